@@ -1,0 +1,9 @@
+"""The closed, frozen base of every model."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Model(BaseModel):
+    """Refuses unknown keys, NaN and infinities, and does not change after it was made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
