@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
+from schemas.types import Checksum, Epoch, Revision, ServiceName, Version
+
 DatabaseStatus: TypeAlias = Literal["healthy", "locked", "corrupted", "schema-mismatch"]
-"""`locked`: no sign of damage, but unusable now (held by another program, disk full, read-only, I/O error)."""
+"""`locked`: sound as far as known, but unusable now (held by another, disk full, read-only, I/O error)."""
 
 Origin: TypeAlias = Literal["rest", "cli", "migration", "rollback", "restore", "import", "profile", "system"]
 """What brought a commit about. `migration`: a release changed a default; `system`: the supervisor itself."""
@@ -54,20 +56,20 @@ class SealedSecret:
 class StoredService:
     """One service's row: what the owner set, without defaults and without secrets.
 
-    `checksum` is that of the configuration *on the wire* at this version: one (epoch, service, version) has
+    `checksum` is that of the configuration on the wire at this version: one (epoch, service, version) has
     one checksum for ever. `published_version` is the highest version of this epoch that the broker
-    acknowledged. `request_id` is that of the commit that made this version, so that a retry after a lost answer
-    knows itself.
+    acknowledged. `request_id` is that of the commit that made this version: a retry after a lost answer
+    recognises itself by it.
     """
 
-    service: str
+    service: ServiceName
     config: Mapping[str, Any]
-    version: int
-    config_epoch: str
-    checksum: str
+    version: Version
+    config_epoch: Epoch
+    checksum: Checksum
     updated_at: datetime
     updated_by: str
-    published_version: int | None
+    published_version: Version | None
     request_id: str
 
 
@@ -75,12 +77,12 @@ class StoredService:
 class StoreState:
     """Everything a start needs. `secrets`: by service, then by key."""
 
-    config_epoch: str
-    revision: int
+    config_epoch: Epoch
+    revision: Revision
     schema_version: int
     created_at: datetime
-    services: Mapping[str, StoredService]
-    secrets: Mapping[str, Mapping[str, SealedSecret]]
+    services: Mapping[ServiceName, StoredService]
+    secrets: Mapping[ServiceName, Mapping[str, SealedSecret]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,12 @@ class HistoryEntry:
     """One key's change. A secret's values are marks (`SECRET_MARK` where it was set, `ABSENT` where not)."""
 
     id: int
-    service: str
+    service: ServiceName
     key: str
     old_value: Any
     new_value: Any
-    version: int
-    revision: int
+    version: Version
+    revision: Revision
     changed_at: datetime
     changed_by: str
     change_reason: str | None
@@ -107,8 +109,8 @@ class HistoryEntry:
 class NewService:
     """A service that has to have a row; `checksum` is that of its configuration on the wire, nothing set."""
 
-    service: str
-    checksum: str
+    service: ServiceName
+    checksum: Checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,8 @@ class HistoryChange:
 class ItemRow:
     """The derived, searchable row of one key.
 
-    `value` is what is in force, or `ABSENT` to drop the row. That of a secret is never stored, only whether it is
-    set (anything but `None`).
+    `value` is what is in force, or `ABSENT` to drop the row. That of a secret is never stored, only whether
+    it is set (anything but `None`).
     """
 
     key: str
@@ -155,11 +157,11 @@ class Change:
     History rows of secrets are made by the store out of `secrets`.
     """
 
-    service: str
+    service: ServiceName
     config: Mapping[str, Any]
-    expected_version: int
-    checksum: str
-    expected_epoch: str | None = None
+    expected_version: Version
+    checksum: Checksum
+    expected_epoch: Epoch | None = None
     history: tuple[HistoryChange, ...] = ()
     items: tuple[ItemRow, ...] = ()
     secrets: tuple[SecretChange, ...] = ()
@@ -181,10 +183,10 @@ class CommitRequest:
 class Committed:
     """It is on disk. `versions`: by service."""
 
-    revision: int
+    revision: Revision
     committed_at: datetime
-    versions: Mapping[str, int]
-    config_epoch: str
+    versions: Mapping[ServiceName, Version]
+    config_epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ class AccessEntry:
     user_id: str | None
     action: str
     success: bool
-    service: str | None = None
+    service: ServiceName | None = None
     key: str | None = None
     reason: str | None = None
     request_id: str | None = None
@@ -205,7 +207,7 @@ class AccessEntry:
 class HistoryQuery:
     """`start` and `end` are inclusive; `before` is the id of the last entry of the page before."""
 
-    service: str | None = None
+    service: ServiceName | None = None
     key: str | None = None
     start: datetime | None = None
     end: datetime | None = None
@@ -223,7 +225,9 @@ class StoreError(Exception):
 class VersionMismatch(StoreError):
     """Somebody else's change came first. `request_id` is that of the commit which made `current`."""
 
-    def __init__(self, service: str, expected: int, current: int, config_epoch: str, request_id: str) -> None:
+    def __init__(
+        self, service: ServiceName, expected: Version, current: Version, config_epoch: Epoch, request_id: str
+    ) -> None:
         super().__init__(service, expected, current, config_epoch, request_id)
         self.service = service
         self.expected = expected
@@ -240,7 +244,7 @@ class VersionMismatch(StoreError):
 class UnknownService(StoreError):
     """The store has no row of that name."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: ServiceName) -> None:
         super().__init__(service)
         self.service = service
 
