@@ -1,0 +1,133 @@
+"""A name for an actor that outlives its incarnations."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from actors.runtime._actor import Actor, message_for
+from actors.runtime._future import LoopFuture
+from actors.runtime._ref import Ref
+from actors.runtime.errors import ActorDown, AskTimeout, Expired, Rejected
+
+A = TypeVar("A", bound=Actor)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ASK_TIMEOUT = 5.0
+"""Seconds that an ask may take, waiting for a restart included, unless `within` says otherwise."""
+
+
+class _Slot(Generic[A]):
+    """The place that a supervisor fills: the living actor's reference, or none."""
+
+    __slots__ = ("ref", "waiters")
+
+    def __init__(self) -> None:
+        self.ref: Ref[A] | None = None
+        self.waiters: set[asyncio.Future[None]] = set()
+
+
+class Handle(Generic[A]):
+    """How one actor, or a route, reaches another: by name, typed by the method itself.
+
+        committed = await database.ask(DatabaseActor.commit, request)
+        health.tell(HealthActor.report, event)
+
+    It survives restarts: an ask waits, up to its deadline, for a child that is down. It never keeps a dead actor. Used on the
+    loop's thread only.
+    """
+
+    __slots__ = ("_slot", "name", "timeout")
+
+    def __init__(self, name: str, *, timeout: float = ASK_TIMEOUT, _slot: "_Slot[A] | None" = None) -> None:
+        self.name = name
+        self.timeout = timeout
+        self._slot: _Slot[A] = _slot or _Slot()
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.name} {'up' if self._slot.ref else 'down'}>"
+
+    @property
+    def up(self) -> bool:
+        """Whether the actor is there at this moment."""
+        return self._slot.ref is not None
+
+    def within(self, seconds: float) -> "Handle[A]":
+        """Give the same handle with another deadline for its asks."""
+        return Handle(self.name, timeout=seconds, _slot=self._slot)
+
+    @overload
+    async def ask(self, method: Callable[Concatenate[A, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    async def ask(self, method: Callable[Concatenate[A, P], R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    async def ask(self, method: Callable[Concatenate[A, P], Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call a method of the actor and wait for what it returns or raises.
+
+        A cancelled caller does not cancel the method.
+
+        Raises:
+            Rejected: nothing happened: `ActorDown`, `MailboxFull`, `AskCycle`, or `Expired` (it was still waiting).
+            OutcomeUnknown: `AskTimeout` or `ActorDied`: the method had begun.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout
+        ref = self._slot.ref or await self._wait_until_up(deadline)
+        reply: LoopFuture[Any] = ref.ask(message_for(method, args, kwargs), block=False)
+        if reply.settled:
+            return reply.get()
+        timer = loop.call_at(deadline, self._expire, reply, method.__name__)
+        try:
+            return await reply
+        finally:
+            timer.cancel()
+
+    def tell(self, method: Callable[Concatenate[A, P], Any], *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Call a method of the actor without waiting; false where it is down or full, and nothing will happen."""
+        ref = self._slot.ref
+        if ref is None:
+            return False
+        try:
+            ref.tell(message_for(method, args, kwargs))
+        except Rejected:
+            return False
+        return True
+
+    # -- the supervisor's side
+
+    def attach(self, ref: Ref[A]) -> None:
+        """Say who is behind the name from now on. For supervisors."""
+        self._slot.ref = ref
+        waiters, self._slot.waiters = self._slot.waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def detach(self) -> None:
+        """Say that nobody is behind the name. For supervisors."""
+        self._slot.ref = None
+
+    # -- inside
+
+    async def _wait_until_up(self, deadline: float) -> Ref[A]:
+        while self._slot.ref is None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._slot.waiters.add(waiter)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await waiter
+            except TimeoutError:
+                raise ActorDown(f"{self.name} is down, and was not back within {self.timeout:g} s") from None
+            finally:
+                self._slot.waiters.discard(waiter)
+        return self._slot.ref
+
+    def _expire(self, reply: LoopFuture[Any], method: str) -> None:
+        if reply.settled:
+            return
+        if reply.withdraw():
+            error: Exception = Expired(f"{self.name} did not come to {method} within {self.timeout:g} s")
+        else:
+            error = AskTimeout(f"{self.name} was not done with {method} within {self.timeout:g} s")
+        reply.expire(error)
