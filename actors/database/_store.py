@@ -1,0 +1,132 @@
+"""The store itself: plain synchronous code on one SQLite connection, all of it on one thread."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from actors.database import _read, _schema, _write
+from actors.database import statements as sql
+from actors.database._errors import unavailable
+from actors.database._files import Identity, secure
+from actors.database._transaction import T, Work, transact
+from schemas.records import (
+    AccessEntry,
+    CommitRequest,
+    Committed,
+    HistoryEntry,
+    HistoryQuery,
+    NewService,
+    StoreState,
+    StoreUnavailable,
+)
+from schemas.types import ServiceName, Version
+
+AUTOCHECKPOINT = 500
+"""Pages of the log after which SQLite copies them into the database. One commit takes about ten."""
+
+STATEMENTS = 64
+"""Prepared statements kept; there are fewer."""
+
+Publication: TypeAlias = tuple[ServiceName, Version]
+
+
+class Store:
+    """The open database. `open` comes first, `close` last; everything on the thread that called `open`.
+
+    Methods raise `StoreUnavailable` where the file cannot be used.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout: float = 2.0, autocheckpoint: int = AUTOCHECKPOINT) -> None:
+        """`busy_timeout`: seconds to wait for another program's lock."""
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._autocheckpoint = autocheckpoint
+        self._schema_version = 0
+
+    def open(self) -> sqlite3.Connection:
+        """Open the store; create it, or bring its schema up to date, where needed."""
+        secure(self._path)
+        known = _schema.migrations()
+        try:
+            connection = sqlite3.connect(
+                self._path,
+                timeout=self._busy_timeout,
+                isolation_level=None,  # transactions begin and end where the code says so
+                cached_statements=STATEMENTS,
+            )
+        except sqlite3.Error as error:
+            raise unavailable(error, self._path) from error
+        try:
+            _schema.configure(connection, self._path, autocheckpoint=self._autocheckpoint)
+            self._schema_version = _schema.migrate(connection, self._path, known)
+            # Some room beyond the checkpoint's mark: the commit that reaches it goes past it.
+            _schema.grow_log(connection, self._path, pages=self._autocheckpoint + 100)
+        except sqlite3.Error as error:
+            connection.close()
+            raise unavailable(error, self._path) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._identity = Identity(self._path)
+        return connection
+
+    def close(self) -> None:
+        """Copy the log into the database and close it; SQLite then removes the log, if nobody else reads."""
+        # If it cannot be copied now, it stays in the log and counts at the next opening.
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute(sql.CHECKPOINT_TRUNCATE)
+        self._connection.close()
+
+    def load(self) -> StoreState:
+        """Everything a start needs."""
+        try:
+            self._identity.verify()
+            return _read.load(self._connection, self._path, self._schema_version)
+        except sqlite3.Error as error:
+            raise unavailable(error, self._path) from error
+
+    def history(self, query: HistoryQuery) -> tuple[HistoryEntry, ...]:
+        """One page, newest first; `ValueError` where the query makes no sense."""
+        try:
+            return _read.history(self._connection, query)
+        except sqlite3.Error as error:
+            raise unavailable(error, self._path) from error
+
+    def ensure(self, services: Sequence[NewService]) -> StoreState:
+        """Give each service that has none its row, and load."""
+        self._alone(partial(_write.ensure, services=services))
+        return self.load()
+
+    def commit(
+        self, requests: Sequence[CommitRequest], published: Iterable[Publication] = ()
+    ) -> list[Committed | Exception]:
+        """Commit the requests in one transaction and give each one's outcome.
+
+        What the broker has acknowledged meanwhile goes along, if any of the requests is committed.
+        """
+        works = [partial(_write.commit, request=request) for request in requests]
+        return self._transact(works, along=partial(_write.acknowledge, published=published))
+
+    def acknowledge(self, published: Iterable[Publication]) -> None:
+        """Record what the broker has acknowledged."""
+        self._alone(partial(_write.acknowledge, published=published))
+
+    def log_access(self, entries: Sequence[AccessEntry]) -> list[Exception | None]:
+        """Append to the access log in one transaction and give each one's outcome."""
+        return self._transact([partial(_write.log_access, entry=entry) for entry in entries])
+
+    def _alone(self, work: Work[None]) -> None:
+        (failure,) = self._transact([work])
+        if failure is not None:
+            raise failure
+
+    def _transact(self, works: Sequence[Work[T]], *, along: Work[None] | None = None) -> list[T | Exception]:
+        try:
+            self._identity.verify()
+        except StoreUnavailable as error:
+            return [error for _ in works]
+        return transact(self._connection, self._path, works, along=along)
