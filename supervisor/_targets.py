@@ -1,0 +1,172 @@
+"""The structured values among the variables: the broker's address, API tokens, topic templates, hosts."""
+
+import ipaddress
+import re
+from typing import Literal, get_args
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, SecretStr
+
+from schemas.base import Model
+from supervisor._reader import BadValueError, shown
+
+Role = Literal["config.read", "config.write", "admin"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+SHORTEST_TOKEN = 8
+GOOD_TOKEN = 16
+"""Shorter tokens than this, in characters, are warned about."""
+LONGEST_TOKEN = 256
+
+_TOKEN = re.compile(r"[!-~]+")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+_MQTT_FORMS = "write mqtt://[user:password@]host[:port], mqtts://…, embedded: or embedded://127.0.0.1:port"
+
+
+class BrokerAddress(Model):
+    """Where the MQTT broker is. `embedded`: we run it ourselves, and port 0 lets the kernel choose."""
+
+    embedded: bool
+    host: str
+    port: int
+    tls: bool = False
+    username: str | None = None
+    password: SecretStr | None = None
+
+
+class ApiToken(Model):
+    """A token for the REST API that the environment grants. `name` stands in the audit log."""
+
+    token: SecretStr
+    name: str
+    role: Role
+
+
+class LegacyTopic(Model):
+    """A topic template for readers of the old layout; `{service}` stands for the service's name."""
+
+    template: str = Field(max_length=256)
+
+    def topic(self, service: str) -> str:
+        return self.template.replace("{service}", service)
+
+
+def broker_address(text: str) -> BrokerAddress:
+    """Parse MQTT_URL. Its errors repeat no part that may hold the password."""
+    try:
+        url = urlsplit(text.strip())
+        port = url.port
+    except ValueError:
+        raise BadValueError(f"is no address; {_MQTT_FORMS}") from None
+    if url.scheme not in {"mqtt", "mqtts", "embedded"}:
+        raise BadValueError(f"has an unknown or no scheme; {_MQTT_FORMS}")
+    if url.path not in {"", "/"} or url.query or url.fragment:
+        # An unescaped / ? or # in a password ends up here too.
+        raise BadValueError(
+            "has something after host and port; take it out, and write / ? # @ in a password as %2F %3F %23 %40"
+        )
+    if url.scheme == "embedded":
+        if url.username is not None or url.hostname not in {None, "127.0.0.1"}:
+            raise BadValueError(
+                "asks for an embedded broker elsewhere than on 127.0.0.1; "
+                "write embedded: or embedded://127.0.0.1:port, or run a broker of your own and name it"
+            )
+        return BrokerAddress(embedded=True, host="127.0.0.1", port=1883 if port is None else port)
+    if not url.hostname:
+        raise BadValueError(f"names no host; {_MQTT_FORMS}")
+    _check_host(url.hostname)
+    if port == 0:
+        raise BadValueError("has port 0; write the broker's port")
+    username = unquote(url.username) if url.username else None
+    password = unquote(url.password) if url.password else None
+    if password is not None and username is None:
+        raise BadValueError("has a password without a user; write user:password@ in front of the host")
+    tls = url.scheme == "mqtts"
+    return BrokerAddress(
+        embedded=False,
+        host=url.hostname,
+        port=port or (8883 if tls else 1883),
+        tls=tls,
+        username=username,
+        password=None if password is None else SecretStr(password),
+    )
+
+
+def host(text: str) -> str:
+    """An address or name to listen on, without a port."""
+    name = text.strip()
+    name = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    _check_host(name)
+    return name
+
+
+def _check_host(name: str) -> None:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        labels = name.removesuffix(".").split(".")
+        # Four numbers that are no address are a slip of the pen, not a name.
+        numeric = all(label.isdigit() for label in labels)
+        if len(name) > 253 or numeric or any(_HOST_LABEL.fullmatch(label) is None for label in labels):
+            raise BadValueError(
+                f"has {shown(name)} as host, which is neither an IP address nor a name; "
+                "write for example 127.0.0.1, without a port"
+            ) from None
+
+
+def tokens(text: str) -> tuple[tuple[ApiToken, ...], list[str]]:
+    """Parse CONFIG_API_TOKENS: the good ones, and one sentence for each bad one (named by its place)."""
+    good: list[ApiToken] = []
+    mistakes: list[str] = []
+    for place, part in enumerate(text.split(","), start=1):
+        if not part.strip():
+            continue  # a comma at the end is harmless
+        try:
+            good.append(_token(part.strip(), place))
+        except BadValueError as error:
+            mistakes.append(f"has a mistake in entry {place}: {error}")
+    if not good and not mistakes:
+        mistakes.append("holds no token; write token:role, with commas between several")
+    return tuple(good), mistakes
+
+
+def _token(part: str, place: int) -> ApiToken:
+    secret, *name, role = part.split(":")
+    if not secret or len(name) > 1 or role == part:
+        raise BadValueError("it is not token:role or token:name:role")
+    if role not in ROLES:
+        # The place may hold a secret where the order was mixed up, so it is not repeated.
+        raise BadValueError(f"its last part is no role; write one of {', '.join(ROLES)}")
+    if name and _NAME.fullmatch(name[0]) is None:
+        raise BadValueError("its name is not made of at most 64 letters, digits, and . _ -")
+    return ApiToken(token=token(secret), name=name[0] if name else f"env-{place}", role=role)
+
+
+def token(text: str) -> SecretStr:
+    """A bearer secret that fits into a header: printable ASCII, no white space."""
+    if _TOKEN.fullmatch(text) is None:
+        raise BadValueError("the token holds characters other than printable ASCII; make it of letters and digits")
+    if not SHORTEST_TOKEN <= len(text) <= LONGEST_TOKEN:
+        raise BadValueError(
+            f"the token has {len(text)} characters; use {SHORTEST_TOKEN} to {LONGEST_TOKEN}, "
+            "best as `openssl rand -hex 32` makes it"
+        )
+    return SecretStr(text)
+
+
+def legacy_topics(text: str) -> tuple[LegacyTopic, ...]:
+    templates = [part.strip() for part in text.split(",") if part.strip()]
+    for template in templates:
+        bare = template.replace("{service}", "x")
+        if any(character in bare for character in "+#{}\0") or bare.startswith("$") or len(template) > 256:
+            raise BadValueError(
+                f"holds {shown(template)}, which is no topic to publish to; "
+                "write topics without + and #, in which only {service} is replaced"
+            )
+        if bare.split("/")[0] == "system":
+            raise BadValueError(f"holds {shown(template)}; topics under system/ are taken, choose another")
+    if len(set(templates)) != len(templates):
+        raise BadValueError("names one topic twice; keep one")
+    return tuple(LegacyTopic(template=template) for template in templates)

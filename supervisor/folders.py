@@ -1,0 +1,232 @@
+"""The data folder and the runtime folder (contract, section 3): private, ours, and used by one supervisor.
+
+Each holds a lock file whose flock(2) lives as long as this process, however it ends. The descriptors are
+close-on-exec, so that no worker and no holder keeps a dead supervisor's lock.
+"""
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from actors.files import PRIVATE_FILE, PRIVATE_FOLDER
+from supervisor._env_file import why
+from supervisor.settings import Settings
+
+LOCK_FILE = "supervisor.lock"
+
+
+class FoldersRefused(Exception):
+    """A folder cannot be used. `lines`: one sentence for each, with how to mend it."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = tuple(lines)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Both folders, locked until `close` or the end of the process."""
+
+    data: Path
+    runtime: Path
+    warnings: tuple[str, ...] = ()
+    _locks: list[int] = field(default_factory=list, repr=False)
+
+    def close(self) -> None:
+        """Give both folders free for another supervisor. May be called twice."""
+        while self._locks:
+            os.close(self._locks.pop())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which folders the settings mean, before anything is touched."""
+
+    data: Path
+    runtime: Path
+    runtime_variable: str
+    """What a person changes to have it elsewhere."""
+    warnings: tuple[str, ...] = ()
+
+
+def plan(settings: Settings) -> Plan:
+    """RUNTIME_DIRECTORY, else `tars-supervisor` under XDG_RUNTIME_DIR, else `run` in the data folder."""
+    data = settings.db_path.parent
+    if settings.runtime_directory is not None:
+        return _with_warning(Plan(data, settings.runtime_directory, "RUNTIME_DIRECTORY"))
+    warnings: tuple[str, ...] = ()
+    xdg = settings.xdg_runtime_dir
+    if xdg is not None:
+        # `sudo` may leave another user's there, and a service manager one that is never made.
+        with contextlib.suppress(OSError):
+            if xdg.stat().st_uid == os.geteuid() and xdg.is_dir():
+                return _with_warning(Plan(data, xdg / "tars-supervisor", "RUNTIME_DIRECTORY"))
+        warnings = (f"XDG_RUNTIME_DIR names {xdg}, which is no folder of this user; it is not used",)
+    return _with_warning(Plan(data, data / "run", "RUNTIME_DIRECTORY", warnings))
+
+
+def inspect_folders(settings: Settings) -> list[str]:
+    """What `open_folders` would refuse, as far as it can be seen without making or locking anything."""
+    wanted = plan(settings)
+    mistakes = []
+    for what, path, variable in _folders(wanted):
+        if path.exists():
+            mistakes += _wrong(what, path, variable)
+        else:
+            nearest = next((parent for parent in path.parents if parent.exists()), Path("/"))
+            if not os.access(nearest, os.W_OK | os.X_OK):
+                mistakes.append(_cannot_make(what, path, variable, "permission denied"))
+    return mistakes
+
+
+def open_folders(settings: Settings) -> Folders:
+    """Make the folders where they are missing, check them, and lock them.
+
+    Raises FoldersRefused where one is not ours, open to others, not writable, or used by another supervisor;
+    nothing stays locked then.
+    """
+    wanted = plan(settings)
+    folders = Folders(wanted.data, wanted.runtime, wanted.warnings)
+    mistakes: list[str] = []
+    for what, path, variable in _folders(wanted):
+        try:
+            path.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        except OSError as error:
+            mistakes.append(_cannot_make(what, path, variable, why(error)))
+            continue
+        wrong = _wrong(what, path, variable)
+        mistakes += wrong
+        if not wrong:
+            mistakes += _lock(folders._locks, what, path, variable)  # noqa: SLF001 - it is made here
+    for variable, file in _files_elsewhere(settings):
+        try:
+            file.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        except OSError as error:
+            mistakes.append(_cannot_make("the folder", file.parent, variable, why(error)))
+        else:
+            if not os.access(file.parent, os.W_OK | os.X_OK):
+                mistakes.append(_not_writable("the folder", file.parent, variable))
+    if mistakes:
+        folders.close()
+        raise FoldersRefused(mistakes)
+    return folders
+
+
+def _folders(wanted: Plan) -> Iterator[tuple[str, Path, str]]:
+    yield "the data folder", wanted.data, "CONFIG_DB_PATH"
+    if wanted.runtime != wanted.data:
+        yield "the runtime folder", wanted.runtime, wanted.runtime_variable
+
+
+def _files_elsewhere(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """The files of the data folder that a variable puts into another one."""
+    data = settings.db_path.parent
+    for variable, path in (
+        ("CONFIG_LKG_CACHE_PATH", settings.lkg_path),
+        ("CONFIG_EPOCH_PATH", settings.epoch_path),
+    ):
+        if path.parent != data:
+            yield variable, path
+
+
+def _wrong(what: str, path: Path, variable: str) -> list[str]:
+    """What keeps an existing folder from being used."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return [_cannot_make(what, path, variable, why(error))]
+    if not stat.S_ISDIR(status.st_mode):
+        return [f"{what} {path} is not a folder; move it away, or choose another with {variable}"]
+    mistakes = []
+    if status.st_uid != os.geteuid():
+        mistakes.append(
+            f"{what} {path} belongs to user id {status.st_uid} and this program runs as {os.geteuid()}; "
+            f"run it as that user, change the owner, or choose another folder with {variable}"
+        )
+    elif status.st_mode & 0o077:
+        mistakes.append(
+            f"{what} {path} is open to other users (mode {stat.S_IMODE(status.st_mode):04o}); "
+            f"run: chmod 700 {path}, or choose another folder with {variable}"
+        )
+    elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        mistakes.append(_not_writable(what, path, variable))
+    return mistakes
+
+
+def _lock(locks: list[int], what: str, path: Path, variable: str) -> list[str]:
+    """Take the folder's lock; it lasts until the descriptor is closed, by whatever end of the process."""
+    try:
+        descriptor = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+    except OSError as error:
+        return [f"{what} {path} cannot be written ({why(error)}); mend that, or choose another with {variable}"]
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # The owner writes its number just after it has locked: between the two the old one, or none, is seen.
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            sentence = f"another supervisor (pid {holder}) already uses {what} {path}"
+            return [f"{sentence}; stop that one, or choose another folder with {variable}"]
+        return [f"{what} {path} cannot be locked ({why(error)}); choose one on a local disk with {variable}"]
+    try:
+        # The number is only for the sentence above; the lock file itself stays for ever.
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        return [f"{what} {path} cannot be written ({why(error)}); make room there, or choose another with {variable}"]
+    locks.append(descriptor)
+    return []
+
+
+def _cannot_make(what: str, path: Path, variable: str, reason: str) -> str:
+    return f"{what} {path} cannot be made ({reason}); make it, or choose another with {variable}"
+
+
+def _not_writable(what: str, path: Path, variable: str) -> str:
+    return f"{what} {path} cannot be written; run: chmod u+rwx {path}, or choose another with {variable}"
+
+
+def _with_warning(wanted: Plan) -> Plan:
+    """Secrets and snapshots lie in the runtime folder: on a card they would outlive the power, and wear it."""
+    kind = filesystem(wanted.runtime)
+    if kind is None or kind in {"tmpfs", "ramfs"}:
+        return wanted
+    sentence = (
+        f"the runtime folder {wanted.runtime} is on {kind}, not in memory, so workers' secrets are written to disk; "
+        "choose one on tmpfs with RUNTIME_DIRECTORY"
+    )
+    return Plan(wanted.data, wanted.runtime, wanted.runtime_variable, (*wanted.warnings, sentence))
+
+
+def filesystem(path: Path) -> str | None:
+    """Type of the file system that `path` lies on, or will; None where it cannot be told. proc(5), mountinfo."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    # Of several mounts on one point the last covers the others.
+    mounts: dict[str, str] = {}
+    for line in lines:
+        left, separator, right = line.partition(" - ")
+        fields = left.split(" ")
+        if separator and len(fields) > 4:
+            point = fields[4].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+            mounts[point] = right.split(" ")[0]
+    real = Path(os.path.realpath(path))
+    return next((mounts[str(part)] for part in (real, *real.parents) if str(part) in mounts), None)
