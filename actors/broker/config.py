@@ -1,0 +1,91 @@
+"""What the supervisor tells the broker: the model of its configuration file, and the command that starts it."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from actors.broker.rules import SUPERVISOR_HEALTH, Role, is_topic
+from actors.broker.settings import Limits
+from actors.files import write_atomically
+from schemas.base import Model
+from schemas.types import Checksum, ServiceName
+
+__all__ = ["BrokerConfig", "BrokerUser", "Limits", "Role", "broker_command", "hash_password", "write_config"]
+
+UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+def hash_password(password: str) -> Checksum:
+    """What the broker keeps of a password: its SHA-256 in hexadecimal.
+
+    Safe for generated passwords only (`secrets.token_urlsafe(32)`); one that a person chose could be guessed.
+    """
+    return Checksum(hashlib.sha256(password.encode()).hexdigest())
+
+
+class BrokerUser(Model):
+    """One login. Client ids: empty, its name, or its name, a hyphen and anything."""
+
+    name: UserName
+    password_hash: Checksum = Field(repr=False)
+    role: Role
+    service: ServiceName | None = None
+    """Whose worker it is; for workers only."""
+    health_topic: str | None = None
+    """Where this worker reports its health; `system/health/<service>` if not given."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if (self.role is Role.WORKER) != (self.service is not None):
+            raise ValueError(f"user {self.name}: a worker needs `service`, other roles have none")
+        if self.health_topic is None:
+            return self
+        if self.role is not Role.WORKER:
+            raise ValueError(f"user {self.name}: only a worker has a health_topic")
+        if not is_topic(self.health_topic) or not _may_be_a_workers(self.health_topic):
+            raise ValueError(
+                f"user {self.name}: health_topic must be below system/health/ and not {SUPERVISOR_HEALTH}, "
+                "or outside system/"
+            )
+        return self
+
+
+class BrokerConfig(Model):
+    """The child's configuration file, as JSON."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=1883, ge=0, le=65535)
+    """0 takes a free one, told in the child's `listening` line."""
+    users: tuple[BrokerUser, ...] = ()
+    anonymous_read: bool = False
+    """Clients without credentials may read `system/#` from loopback addresses."""
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [user.name for user in self.users]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"users named twice: {', '.join(sorted(twice))}")
+        return self
+
+
+def write_config(path: Path, config: BrokerConfig) -> None:
+    """Replace the file atomically, mode 0600. A running broker reads it again at SIGHUP.
+
+    Blocks for two fsyncs. Raises OSError.
+    """
+    write_atomically(path, config.model_dump_json().encode())
+
+
+def broker_command(path: Path) -> list[str]:
+    """Command line of the child for the configuration file at `path`."""
+    return [sys.executable, "-m", "actors.broker", "--config", str(path)]
+
+
+def _may_be_a_workers(topic: str) -> bool:
+    return topic != SUPERVISOR_HEALTH and (
+        topic.startswith("system/health/") or not (topic + "/").startswith(("system/", "$"))
+    )

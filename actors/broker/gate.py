@@ -1,0 +1,215 @@
+"""The connection gate: our own listener in front of amqtt.
+
+Who has not logged in costs a bounded number of connections, bytes and seconds, and reaches nothing: not amqtt, and
+no client that is connected already.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import secrets
+
+from actors.broker import packets, rules
+from actors.broker.engine import LISTENER, Engine
+from actors.broker.link import Link
+from actors.broker.log import Log
+from actors.broker.packets import Connect, ProtocolError, Refusal, UnsupportedVersion
+from actors.broker.rules import ANONYMOUS, Principal, Role
+from actors.broker.settings import Settings
+
+_BACKLOG = 1024
+_STREAM_LIMIT = 64 * 1024
+_STOP_SECONDS = 1.0
+_MAX_CLIENT_ID = 256
+_NOBODY = bytes(32)
+
+
+class _Refused(Exception):
+    def __init__(self, refusal: Refusal, reason: str) -> None:
+        super().__init__(reason)
+        self.refusal = refusal
+
+
+class Gate:
+    """Accepts connections, lets those in that may, and hands them to the engine.
+
+    Every connection is a task in `_tasks` from its first byte to its last. Of each session at most one connection
+    is in `_live`; a newcomer ends it and waits until it has left the engine and its last will is out.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, log: Log) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._log = log
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending: dict[Link, None] = {}
+        self._live: dict[str, Link] = {}
+        self._stopping = False
+
+    async def start(self) -> tuple[str, int]:
+        """Listen; the address and port in use. Raises OSError."""
+        self._server = await asyncio.start_server(
+            self._accept, self._settings.host, self._settings.port, limit=_STREAM_LIMIT, backlog=_BACKLOG
+        )
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def stop(self) -> None:
+        """Close the listener and all connections, in bounded time, whatever the clients do."""
+        self._stopping = True
+        if self._server is not None:
+            self._server.close()
+        for link in self._pending:
+            link.abort("the broker stops")
+        for link in list(self._live.values()):
+            link.reason = "the broker stops"
+            await link.close()
+        # Who reads gets the rest of its messages. Then those who do not are cut off.
+        await self._wait_for_tasks()
+        for link in list(self._live.values()):
+            link.abort("the broker stops")
+        await self._wait_for_tasks()
+        for task in self._tasks:
+            task.cancel()
+        await self._wait_for_tasks()
+
+    async def _wait_for_tasks(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+
+    def reload(self, settings: Settings) -> None:
+        """Take other users and limits. Clients whose user changed or went are cut off; host and port stay."""
+        self._settings = settings
+        for link in list(self._live.values()):
+            if self._current(link.principal) is None:
+                link.abort("its user was changed or removed")
+
+    def _current(self, who: Principal) -> Principal | None:
+        """`who`, if it may still be here."""
+        if who == ANONYMOUS:
+            return who if self._settings.anonymous_read else None
+        account = self._settings.accounts.get(who.name)
+        return who if account is not None and account.principal == who else None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stopping:
+            writer.transport.abort()
+            return
+        link = Link(reader, writer, self._settings.limits)
+        if len(self._pending) >= self._settings.limits.max_pending:
+            # An honest client logs in within milliseconds: the oldest is the least likely to be one.
+            next(iter(self._pending)).abort("too many clients that do not log in")
+        self._pending[link] = None
+        task = asyncio.get_running_loop().create_task(self._serve(link))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, link: Link) -> None:
+        try:
+            try:
+                connect = await self._knock(link)
+            finally:
+                del self._pending[link]
+            if connect is not None:
+                await self._run(link, connect)
+        except Exception as error:  # noqa: BLE001 - one connection's fault must not end the others
+            self._log.fault("connection_failed", error=type(error).__name__, detail=str(error)[:500])
+        finally:
+            await link.closed()
+
+    async def _knock(self, link: Link) -> Connect | None:
+        """Read CONNECT; None where the connection was refused."""
+        try:
+            async with asyncio.timeout(self._settings.limits.connect_seconds):
+                return packets.parse_connect(await link.first_packet())
+        except UnsupportedVersion as error:
+            is_5 = error.level == packets.MQTT_5
+            answer = packets.CONNACK_NOT_MQTT_5 if is_5 else packets.connack_refused(Refusal.PROTOCOL_VERSION)
+            link.write(answer)
+            self._refused(link, str(error))
+        except ProtocolError as error:
+            self._refused(link, str(error))
+        except TimeoutError:
+            self._refused(link, "no CONNECT in time")
+        return None
+
+    async def _run(self, link: Link, connect: Connect) -> None:
+        try:
+            self._admit(link, connect)
+        except _Refused as error:
+            link.write(packets.connack_refused(error.refusal))
+            self._refused(link, str(error), user=connect.username)
+            return
+        await self._take_over(link)
+        who = link.principal
+        self._log.info("connected", user=who.name, client=connect.client_id[:100], peer=link.get_peer_info())
+        try:
+            await self._engine.external_connected(link, link, LISTENER)
+        finally:
+            await self._leave(link)
+            self._log.info("disconnected", user=who.name, client=connect.client_id[:100], reason=link.reason)
+
+    async def _leave(self, link: Link) -> None:
+        """The connection has left the engine: its last will, its session, its place."""
+        try:
+            if link.connect.will is not None and not link.said_goodbye and not self._stopping:
+                await self._engine.publish(link.principal, link.connect.will)
+            await self._engine.end_session(link, forget=self._current(link.principal) is None)
+        finally:
+            del self._live[link.session_id]
+            link.ended.set()
+
+    def _admit(self, link: Link, connect: Connect) -> None:
+        who = self._authenticate(link, connect)
+        client_id = connect.client_id
+        if len(client_id) > _MAX_CLIENT_ID:
+            raise _Refused(Refusal.IDENTIFIER, "client id is too long")
+        if who.name and client_id not in ("", who.name) and not client_id.startswith(f"{who.name}-"):
+            raise _Refused(Refusal.IDENTIFIER, "client id is not the user's")
+        if not client_id and not connect.clean_session:
+            raise _Refused(Refusal.IDENTIFIER, "persistent session without a client id")
+        if connect.will is not None and not rules.may_publish(who, connect.will.topic):
+            raise _Refused(Refusal.NOT_AUTHORIZED, f"last will on {connect.will.topic[:200]}")
+        # Names hold no slash, so users cannot reach each other's sessions, and no client that gave its own id
+        # meets one that gave none.
+        session_id = f"{who.name}/id/{client_id}" if client_id else f"{who.name}/auto/{secrets.token_hex(8)}"
+        if who.role is not Role.SUPERVISOR:
+            limits = self._settings.limits
+            is_new = not self._engine.has_session(session_id)
+            if is_new and self._engine.session_count >= limits.max_sessions:
+                raise _Refused(Refusal.UNAVAILABLE, "too many sessions")
+            if len(self._live) >= limits.max_connections and session_id not in self._live:
+                raise _Refused(Refusal.UNAVAILABLE, "too many connections")
+        # Nobody keeps messages for strangers.
+        link.admit(who, connect, session_id, clean=connect.clean_session or who == ANONYMOUS)
+
+    def _authenticate(self, link: Link, connect: Connect) -> Principal:
+        if connect.username is None:
+            if not self._settings.anonymous_read:
+                raise _Refused(Refusal.NOT_AUTHORIZED, "no credentials")
+            peer = link.get_peer_info()
+            if peer is None or not ipaddress.ip_address(peer[0]).is_loopback:
+                raise _Refused(Refusal.NOT_AUTHORIZED, "no credentials, and not from this machine")
+            return ANONYMOUS
+        account = self._settings.accounts.get(connect.username)
+        given = hashlib.sha256(connect.password or b"").digest()
+        # The same work whether or not the user exists.
+        if not hmac.compare_digest(account.password_hash if account else _NOBODY, given) or account is None:
+            raise _Refused(Refusal.CREDENTIALS, "wrong user name or password")
+        return account.principal
+
+    async def _take_over(self, link: Link) -> None:
+        """End the session's earlier connection and take its place (MQTT 3.1.1, section 3.1.4).
+
+        Several newcomers may wait for the same one; each looks again when it wakes, and no one yields between
+        looking and taking.
+        """
+        while (earlier := self._live.get(link.session_id)) is not None:
+            earlier.abort("taken over by a new connection")
+            await earlier.ended.wait()
+        self._live[link.session_id] = link
+
+    def _refused(self, link: Link, reason: str, user: str | None = None) -> None:
+        self._log.warning("refused", reason=reason, user=user and user[:64], peer=link.get_peer_info())
