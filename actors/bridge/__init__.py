@@ -1,0 +1,25 @@
+"""The bridge: the supervisor's only MQTT client, which keeps the broker's retained state as it is wanted.
+
+May import `actors.runtime`, `actors.signer`, `schemas` and `tars_config`; aiomqtt is imported here and nowhere else.
+"""
+
+from actors.bridge._actor import FLUSH, BridgeActor
+from actors.bridge._address import BrokerAddress, parse_mqtt_url
+from actors.bridge._desired import Desired, Handler, check_filter, check_topic
+from actors.bridge._session import Timing
+from actors.bridge._state import BridgeState, Failure, Trouble
+
+__all__ = [
+    "FLUSH",
+    "BridgeActor",
+    "BridgeState",
+    "BrokerAddress",
+    "Desired",
+    "Failure",
+    "Handler",
+    "Timing",
+    "Trouble",
+    "check_filter",
+    "check_topic",
+    "parse_mqtt_url",
+]
