@@ -1,28 +1,24 @@
 """The `.env` file on disk: read with its permissions checked, and appended to, whole or not at all."""
 
-import os
 import stat
 from pathlib import Path
 
 from actors.files import PRIVATE_FILE, write_atomically
 from supervisor import _dotenv
+from supervisor._bounded import OddFileError, read_file, why
 from supervisor._variables import holds_secret
 
 
 def read_env_file(path: Path) -> tuple[list[_dotenv.Entry], list[str]]:
     """Its entries, and a sentence for each mistake; a file that is not there has neither."""
     try:
-        # Without O_NONBLOCK a FIFO of that name would hold the start up for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        data, status = read_file(path, _dotenv.MAX_BYTES)
     except FileNotFoundError:
         return [], []
+    except OddFileError as odd:
+        return [], [f"{path}: {odd}"]
     except OSError as error:
         return [], [f"{path}: cannot be read ({why(error)}); let the user who runs the supervisor read it"]
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return [], [f"{path}: is not a file; move it away, or name another one with ENV_FILE"]
-        data = file.read(_dotenv.MAX_BYTES + 1)
     entries, wrong = _dotenv.parse(data)
     mistakes = [f"{path}:{each.line}: {each.what}" for each in wrong]
     if status.st_mode & stat.S_IWOTH:
@@ -44,8 +40,3 @@ def append_to_env_file(path: Path, lines: list[str]) -> None:
     if old and not old.endswith(b"\n"):
         old += b"\n"
     write_atomically(path, old + "".join(f"{line}\n" for line in lines).encode(), PRIVATE_FILE)
-
-
-def why(error: OSError) -> str:
-    """The system's reason, as part of a sentence."""
-    return (error.strerror or str(error)).lower()

@@ -17,8 +17,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
 
+from supervisor._bounded import why
 from supervisor._dotenv import render
-from supervisor._env_file import append_to_env_file, why
+from supervisor._env_file import append_to_env_file
 from supervisor.keys import FoundKeys, KeysRefused, private_pem, public_pem
 from supervisor.settings import Settings
 

@@ -1,11 +1,10 @@
 """Key files: searched for, checked for who may read them, and read with a bound."""
 
-import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from supervisor._env_file import why
+from supervisor._bounded import OddFileError, read_file, why
 from supervisor._reader import BadValueError, key_bytes
 
 _MAX_BYTES = 64 * 1024
@@ -48,6 +47,8 @@ class KeyFiles:
             source = f"{path}: the file"
         try:
             data, wrong = _read_checked(path, secret=secret)
+        except OddFileError as odd:
+            data, wrong = None, str(odd)
         except OSError as error:
             data, wrong = None, f"cannot be read ({why(error)}); let the user who runs the supervisor read it"
         if data is None:
@@ -66,17 +67,9 @@ class KeyFiles:
 
 
 def _read_checked(path: Path, *, secret: bool) -> tuple[bytes | None, str]:
-    # Permissions are those of what was opened; a FIFO must not hold the start up (O_NONBLOCK).
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None, "is not a regular file; put the key there, or name another file"
-        if status.st_mode & stat.S_IWOTH:
-            return None, f"can be changed by every user of this machine; run: chmod 600 {path}"
-        if secret and status.st_mode & stat.S_IROTH:
-            return None, f"can be read by every user of this machine; run: chmod 600 {path}"
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        return None, f"is larger than {_MAX_BYTES // 1024} KiB, so it holds no key; name the right file"
+    data, status = read_file(path, _MAX_BYTES)
+    if status.st_mode & stat.S_IWOTH:
+        return None, f"can be changed by every user of this machine; run: chmod 600 {path}"
+    if secret and status.st_mode & stat.S_IROTH:
+        return None, f"can be read by every user of this machine; run: chmod 600 {path}"
     return data, ""

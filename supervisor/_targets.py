@@ -133,9 +133,10 @@ def tokens(text: str) -> tuple[tuple[ApiToken, ...], list[str]]:
 
 
 def _token(part: str, place: int) -> ApiToken:
-    secret, *name, role = part.split(":")
-    if not secret or len(name) > 1 or role == part:
+    parts = part.split(":")
+    if len(parts) not in {2, 3} or not parts[0]:
         raise BadValueError("it is not token:role or token:name:role")
+    secret, *name, role = parts
     if role not in ROLES:
         # The place may hold a secret where the order was mixed up, so it is not repeated.
         raise BadValueError(f"its last part is no role; write one of {', '.join(ROLES)}")

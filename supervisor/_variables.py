@@ -46,6 +46,7 @@ VARIABLES: tuple[Variable, ...] = (
     # Not ours, but heeded: the base directory specification, no-color.org, systemd.exec(5).
     Variable("XDG_RUNTIME_DIR"),
     Variable("NO_COLOR"),
+    Variable("TERM"),
     Variable("JOURNAL_STREAM"),
 )
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from actors.files import PRIVATE_FILE, PRIVATE_FOLDER
-from supervisor._env_file import why
+from supervisor._bounded import why
 from supervisor.settings import Settings
 
 LOCK_FILE = "supervisor.lock"
