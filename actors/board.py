@@ -6,6 +6,7 @@ Each entry is immutable and replaced as a whole, on the loop's thread, so a read
 from dataclasses import dataclass, field
 
 from schemas.health import ComponentHealth, HealthReport
+from schemas.messages import StateMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,5 +27,6 @@ class Board:
     """`services` keeps the manifest's order; each service's actor writes its own entry, the health actor the rest."""
 
     services: dict[str, ServiceView] = field(default_factory=dict)
+    states: dict[str, StateMessage] = field(default_factory=dict)
     health: HealthReport = field(default_factory=HealthReport)
     components: dict[str, ComponentHealth] = field(default_factory=dict)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from tars_config.wire import canonical
 
 from actors.files import write_atomically
 from actors.runtime import Actor
-from tars_config.wire import canonical
 
 ALGORITHM = "hmac-sha256"
 PAUSE = 0.2
@@ -108,9 +108,7 @@ class CacheActor(Actor):
         self._dirty = False
         document = self._document()
         try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._disk, write_atomically, self._path, document
-            )
+            await asyncio.get_running_loop().run_in_executor(self._disk, write_atomically, self._path, document)
         except OSError as error:
             self._dirty = True
             self._on_state(False, f"{self._path} could not be written: {error.strerror}")

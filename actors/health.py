@@ -37,15 +37,16 @@ class HealthActor(Actor):
         super().__init__()
         self._board = board
         self._publish = publish
-        self._database_status = DatabaseStatus.HEALTHY
-        self._lkg_valid = False
-        self._ended = False
+        # The board outlives this actor, so a restart forgets nothing.
+        self._database_status = board.health.database_status
+        self._lkg_valid = board.health.lkg_cache_valid
+        self._stopped = False
 
     def on_start(self) -> None:
         self._refresh("started")
 
     def on_stop(self) -> None:
-        self._ended = True
+        self._stopped = True
         self._refresh("stopped")
 
     def facts(self, config_epoch: str, schema_version: int) -> None:
@@ -66,7 +67,9 @@ class HealthActor(Actor):
             ok=ok, detail=detail, since=since, restarts=restarts, address=address
         )
         if known is None or known.ok != ok:
-            (logger.info if ok else logger.warning)("%s is %s%s", component, "well" if ok else "ill", detail and f": {detail}")
+            (logger.info if ok else logger.warning)(
+                "%s is %s%s", component, "well" if ok else "ill", detail and f": {detail}"
+            )
         self._refresh(f"{component} {'well' if ok else 'ill'}")
 
     def database(self, status: DatabaseStatus, detail: str = "") -> None:
@@ -83,7 +86,7 @@ class HealthActor(Actor):
         ill = [f"{name}: {part.detail}" for name, part in self._board.components.items() if not part.ok]
         old = self._board.health
         new = HealthReport(
-            ok=not ill and not self._ended,
+            ok=not ill and not self._stopped,
             database_status=self._database_status,
             operational_mode=OperationalMode.NORMAL
             if self._database_status is DatabaseStatus.HEALTHY

@@ -8,6 +8,7 @@ the death came between two steps, is found at the next start by the instance in 
 import asyncio
 import contextlib
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INSTANCE_VARIABLE = "TARS_INSTANCE"
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 LINE_LIMIT = 16 * 1024
 """Bytes of output taken as one line; a longer one is cut into several."""
@@ -64,9 +67,7 @@ class Process:
     once, after the whole process group is gone and its last output was read. The order of the two is kept.
     """
 
-    def __init__(
-        self, command: Command, *, on_line: Callable[[bytes], None], on_end: Callable[[Ended], None]
-    ) -> None:
+    def __init__(self, command: Command, *, on_line: Callable[[bytes], None], on_end: Callable[[Ended], None]) -> None:
         """Start the command.
 
         Raises:
@@ -164,7 +165,7 @@ class Process:
 
 def _spawn(command: Command) -> "subprocess.Popen[bytes]":
     program = command.argv[0]
-    found = shutil.which(program, path=command.environment.get("PATH", os.defpath))
+    found = shutil.which(program, path=command.environment.get("PATH", DEFAULT_PATH))
     if not command.cwd.is_dir():
         raise SpawnFailed(f"its working folder {command.cwd} does not exist")
     if found is None:
@@ -187,6 +188,11 @@ def _spawn(command: Command) -> "subprocess.Popen[bytes]":
         )
     except OSError as error:
         raise SpawnFailed(f"{program} could not be started: {error.strerror}") from error
+
+
+def new_instance() -> str:
+    """Give the random name of a start that is about to be made."""
+    return secrets.token_hex(16)
 
 
 def record_instance(folder: Path, name: str, instance: str) -> None:

@@ -1,0 +1,43 @@
+"""What a service's actor works with: the others' handles, and what is the same for all services."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actors.board import Board
+from actors.bridge import BridgeActor
+from actors.cache import CacheActor
+from actors.database import DatabaseActor
+from actors.runtime import Handle
+from actors.signer import SignerActor
+from actors.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Given by the wiring to every service's actor.
+
+    `environment` is the supervisor's own with `.env` under it: overrides of settings come from there, and what a
+    manifest passes on. `mqtt_url(service)` is the broker's address with that worker's own login, or None while the
+    embedded broker has no port yet.
+    """
+
+    board: Board
+    database: Handle[DatabaseActor]
+    cache: Handle[CacheActor]
+    signer: Handle[SignerActor]
+    bridge: Handle[BridgeActor]
+    vault: Vault
+    environment: Mapping[str, str] = field(repr=False)
+    mqtt_url: Callable[[str], str]
+    public_keys: Path
+    """PEM file with every trusted public key, written by the wiring."""
+    runtime_folder: Path
+    data_folder: Path
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the owner asked a second time to end: workers are killed instead of waited for."""
+
+    @property
+    def instances(self) -> Path:
+        return self.runtime_folder / "instances"
