@@ -138,7 +138,9 @@ class FieldSpec:
         low, high = self.min_length or 0, self.max_length or MAX_TEXT
         type_ = "too_short" if len(value) < low else "too_long"
         if self.is_secret:
-            return self.error(type_, f"It must have {low} to {high} characters.")
+            return self.error(
+                type_, f"It must have {f'at least {low}' if type_ == 'too_short' else f'at most {high}'} characters."
+            )
         if not value:
             return FieldError(self.key, f"{self.title} is empty. It must have {low} to {high} characters.", type_)
         have = f"{len(value)} character{'s' if len(value) != 1 else ''}"
@@ -149,9 +151,11 @@ class FieldSpec:
         return self.wrong(value, f"It can be {listed(self.allowed or ())}.", "not_allowed")
 
     def not_matching(self, value: object) -> FieldError:
-        example = next((each for each in self.examples if isinstance(each, str)), None)
-        such_as = f", for example {json.dumps(example, ensure_ascii=False)}" if example is not None else ""
-        return self.wrong(value, f"It must match the pattern {self.pattern}{such_as}.", "pattern")
+        return self.wrong(value, f"It must match the pattern {self.pattern}{self._such_as()}.", "pattern")
+
+    def malformed(self, predicate: str) -> FieldError:
+        """`Memory folder is not absolute. It must begin with "/", for example "/data/memory".`."""
+        return FieldError(self.key, f"{self.title} {predicate}{self._such_as()}.", "format")
 
     def shown(self, value: object) -> str:
         """`value` as a message quotes it: JSON, shortened, numbers with their unit."""
@@ -169,6 +173,10 @@ class FieldSpec:
 
     def _with_unit(self, number: str) -> str:
         return f"{number} {self.unit}" if self.unit else number
+
+    def _such_as(self) -> str:
+        example = next((each for each in self.examples if isinstance(each, str) and each), None)
+        return f", for example {json.dumps(example, ensure_ascii=False)}" if example is not None else ""
 
     def _bounded(self) -> bool:
         return self.minimum is not None and self.maximum is not None

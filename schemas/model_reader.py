@@ -21,7 +21,8 @@ from schemas.settings import Apply, Complexity
 
 MAX_SETTINGS: Final = 500
 
-_KEY: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+KEY: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+KEY_WORDS: Final = "the name must be a lower-case letter, then at most 62 lower-case letters, digits and underscores"
 _SIMPLE_TYPES: Final[dict[str, FieldType]] = {
     "string": "string",
     "integer": "integer",
@@ -49,7 +50,7 @@ def read_fields(model: type[BaseModel], source: str) -> dict[str, FieldSpec]:
     for key, info in model.model_fields.items():
         found = [*_key_problems(key, info), *_default_problems(key, info)]
         if not found:
-            spec = _read(key, schema["properties"][key], schema.get("$defs", {}), found)
+            spec = _read(key, schema.get("properties", {}).get(key, {}), schema.get("$defs", {}), found)
             if spec is not None:
                 fields[key] = spec
         problems += found
@@ -59,15 +60,14 @@ def read_fields(model: type[BaseModel], source: str) -> dict[str, FieldSpec]:
 
 
 def _key_problems(key: str, info: FieldInfo) -> list[str]:
-    if not _KEY.fullmatch(key):
-        return [
-            (f'setting "{key[:80]}": the name must be a lower-case letter, then at most 62 lower-case letters, '
-            "digits and underscores")
-        ]
+    if not KEY.fullmatch(key):
+        return [f'setting "{key[:80]}": {KEY_WORDS}']
     if reserved_for_settings(key.upper()):
         return [
-            (f'setting "{key}": the environment variable {key.upper()} has another meaning already; '
-            "give the setting another name, for example one that begins with the service's name")
+            (
+                f'setting "{key}": the environment variable {key.upper()} has another meaning already; '
+                "give the setting another name, for example one that begins with the service's name"
+            )
         ]
     if info.alias or info.validation_alias or info.serialization_alias:
         return [f'setting "{key}": aliases are not supported; name the field as the setting shall be called']

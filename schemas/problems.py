@@ -41,7 +41,7 @@ class SchemaInvalid(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean "vad_threshold"?`, or nothing where nothing known is near."""
-    near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.55)
     return f'; did you mean "{near[0]}"?' if near else ""
 
 

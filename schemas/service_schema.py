@@ -197,7 +197,9 @@ class ServiceSchema:
             return field.not_matching(value)
         if kind in {"literal_error", "enum"}:
             return field.not_allowed(value)
-        return field.wrong(value, _reason(detail), "format" if kind == "format" else "invalid")
+        if kind == "format":
+            return field.malformed(detail["msg"])
+        return field.wrong(value, _reason(detail), "invalid")
 
     def _overrides(self, environment: Mapping[str, str], keys: Iterable[str]) -> dict[str, JSON]:
         values: dict[str, JSON] = {}

@@ -93,13 +93,13 @@ class ServiceModel(Model):
 
 def _path(text: str) -> str:
     if "\0" in text:
-        raise PydanticCustomError("format", "It must not hold a NUL character.")
+        raise PydanticCustomError("format", "holds a NUL character. It must not")
     return text
 
 
 def _absolute_path(text: str) -> str:
     if not text.startswith("/"):
-        raise PydanticCustomError("format", 'It must be an absolute path: one that begins with "/".')
+        raise PydanticCustomError("format", 'is not absolute. It must begin with "/"')
     return text
 
 
@@ -111,7 +111,7 @@ def _http_url(text: str) -> str:
         sound = False
     if not sound or re.search(r"[\s\x00-\x1f\x7f]", text):
         raise PydanticCustomError(
-            "format", "It must be an address that begins with http:// or https:// and names a host."
+            "format", "is not a web address. It must begin with http:// or https:// and name a host"
         )
     return text
 
@@ -124,7 +124,9 @@ def _regular_expression(text: str) -> str:
             re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise PydanticCustomError(
-            "format", "It must be a regular expression of Python: {reason}.", {"reason": str(error)}
+            "format",
+            "is not a regular expression ({reason}). It must be one in Python's notation",
+            {"reason": str(error)},
         ) from None
     return text
 

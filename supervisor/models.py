@@ -1,0 +1,104 @@
+"""Finds the model that a manifest names: built in, by import path, or a JSON Schema file."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from schemas.problems import SchemaInvalid, did_you_mean
+from schemas.registry import schema_for
+from schemas.service_schema import ServiceSchema
+
+MAX_FILE: Final = 1024 * 1024
+
+
+def load_schema(service: str, reference: str, folder: Path) -> ServiceSchema:
+    """The schema of `service`, from what the manifest says under `model`.
+
+    Args:
+        service: the service's name.
+        reference: `some.schema.json` (relative to `folder`, at most 1 MiB; see `schemas.json_schema`),
+            `package.module:Class` (a Pydantic model that the supervisor's own Python can import), or the name of a
+            built-in model. A plain model's settings are simple and need a restart unless `json_schema_extra` gives
+            `x-complexity` and `x-apply`; `SecretStr | None` is a secret, `Path` a path.
+        folder: the manifest's.
+
+    Raises:
+        SchemaInvalid: it cannot be found or read, or is no model of settings; with every problem.
+    """
+    if reference.endswith(".json"):
+        path = folder / reference
+        return schema_for(service, _read_document(path), source=str(path))
+    if ":" in reference:
+        return schema_for(service, _import_model(reference), source=f"model {reference}")
+    return schema_for(service, reference)
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    source = str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise SchemaInvalid(source, [f"cannot be read: {error.strerror or error}"]) from error
+    if len(data) > MAX_FILE:
+        raise SchemaInvalid(source, ["is larger than 1 MiB"])
+    try:
+        document = json.loads(data.decode(), object_pairs_hook=_without_repetition, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise SchemaInvalid(f"{source}:{error.lineno}", [f"not JSON: {error.msg} (column {error.colno})"]) from error
+    except UnicodeDecodeError as error:
+        raise SchemaInvalid(source, [f"is not UTF-8 at byte {error.start}"]) from error
+    except RecursionError as error:
+        raise SchemaInvalid(source, ["is nested too deeply"]) from error
+    except ValueError as error:
+        raise SchemaInvalid(source, [str(error)]) from error
+    if not isinstance(document, dict):
+        raise SchemaInvalid(source, ['must be an object with "properties"'])
+    return document
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f'key "{key[:80]}" stands twice in one object; remove one')
+        result[key] = value
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _import_model(reference: str) -> type[BaseModel]:
+    module_name, _, class_name = reference.partition(":")
+    source = f"model {reference}"
+    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
+        raise SchemaInvalid(source, ["is not an import path; it looks like package.module:Class"])
+    module = _import(module_name, source)
+    model = getattr(module, class_name, None)
+    if model is None:
+        models = [name for name, value in vars(module).items() if _is_model(value)]
+        raise SchemaInvalid(source, [f"{module_name} has no {class_name}{did_you_mean(class_name, models)}"])
+    if not _is_model(model):
+        raise SchemaInvalid(source, [f"{class_name} is no Pydantic model: its class must derive from BaseModel"])
+    return model  # type: ignore[no-any-return] # judged in the line above
+
+
+def _import(name: str, source: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise SchemaInvalid(
+            source, [f"there is no module {error.name}; install its package beside the supervisor"]
+        ) from error
+    except (Exception, SystemExit) as error:  # a foreign module may raise anything while it is imported
+        raise SchemaInvalid(source, [f"importing {name} failed: {type(error).__name__}: {error}"]) from error
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel) and value is not BaseModel
