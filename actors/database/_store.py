@@ -2,7 +2,7 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -34,7 +34,7 @@ Publication: TypeAlias = tuple[ServiceName, Version]
 
 
 class Store:
-    """The open database. `open` comes first, `close` last; everything on the thread that called `open`.
+    """The open database. `open` comes first; everything happens on the thread that called it.
 
     Methods raise `StoreUnavailable` where the file cannot be used.
     """
@@ -47,7 +47,7 @@ class Store:
         self._schema_version = 0
 
     def open(self) -> sqlite3.Connection:
-        """Open the store; create it, or bring its schema up to date, where needed."""
+        """Open the store; create it, or bring its schema up to date, where needed. Closing is the caller's."""
         secure(self._path)
         known = _schema.migrations()
         try:
@@ -74,12 +74,13 @@ class Store:
         self._identity = Identity(self._path)
         return connection
 
-    def close(self) -> None:
-        """Copy the log into the database and close it; SQLite then removes the log, if nobody else reads."""
-        # If it cannot be copied now, it stays in the log and counts at the next opening.
+    def checkpoint(self) -> None:
+        """Copy the log into the database, before it is closed; SQLite then removes the log if nobody else reads.
+
+        What cannot be copied now stays in the log and counts at the next opening.
+        """
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute(sql.CHECKPOINT_TRUNCATE)
-        self._connection.close()
 
     def load(self) -> StoreState:
         """Everything a start needs."""
@@ -102,16 +103,17 @@ class Store:
         return self.load()
 
     def commit(
-        self, requests: Sequence[CommitRequest], published: Iterable[Publication] = ()
+        self, requests: Sequence[CommitRequest], published: Sequence[Publication] = ()
     ) -> list[Committed | Exception]:
         """Commit the requests in one transaction and give each one's outcome.
 
         What the broker has acknowledged meanwhile goes along, if any of the requests is committed.
         """
         works = [partial(_write.commit, request=request) for request in requests]
-        return self._transact(works, along=partial(_write.acknowledge, published=published))
+        along = partial(_write.acknowledge, published=published) if published else None
+        return self._transact(works, along=along)
 
-    def acknowledge(self, published: Iterable[Publication]) -> None:
+    def acknowledge(self, published: Sequence[Publication]) -> None:
         """Record what the broker has acknowledged."""
         self._alone(partial(_write.acknowledge, published=published))
 
@@ -128,5 +130,5 @@ class Store:
         try:
             self._identity.verify()
         except StoreUnavailable as error:
-            return [error for _ in works]
+            return [StoreUnavailable(error.reason, error.database_status) for _ in works]
         return transact(self._connection, self._path, works, along=along)

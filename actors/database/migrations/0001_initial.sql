@@ -59,7 +59,7 @@ CREATE INDEX idx_config_items_search ON config_items (service, key, description)
 
 -- A value that is NULL, unlike JSON's null, was not set. A secret's values are marks or NULL.
 CREATE TABLE config_history (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     service TEXT NOT NULL,
     key TEXT NOT NULL,
     old_value_json TEXT,
@@ -99,7 +99,7 @@ CREATE INDEX idx_encrypted_secrets_key_id ON encrypted_secrets (key_id);
 
 -- One row for each commit (revision and detail are set then), and one for each other access worth telling.
 CREATE TABLE access_log (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     timestamp TEXT NOT NULL,
     user_id TEXT,
     action TEXT NOT NULL,

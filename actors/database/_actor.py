@@ -1,0 +1,180 @@
+"""The database actor: owns the connection and its thread, and commits what waits in its mailbox in groups."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+from actors.database._store import AUTOCHECKPOINT, Store
+from actors.database._thread import ConnectionThread, Done
+from actors.runtime import Actor, Call, batched
+from schemas.records import (
+    AccessEntry,
+    CommitRequest,
+    Committed,
+    DatabaseStatus,
+    HistoryEntry,
+    HistoryQuery,
+    NewService,
+    StoreState,
+    StoreUnavailable,
+)
+from schemas.types import ServiceName, Version
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+GROUP: Final = 64
+"""Requests of one transaction: bounds how long the first of them waits for the last."""
+
+ACKNOWLEDGE_AFTER: Final = 1.0
+"""Seconds that an acknowledgement waits for a commit to share, before it gets a transaction of its own."""
+
+
+class DatabaseActor(Actor):
+    """The only way to the store.
+
+    Each message is one call on the connection's thread, transactions included, so no other statement can come in
+    between, and a cancelled asker changes nothing: work that has begun is finished and answered, also when the
+    actor itself is stopped or cancelled, and only then is the connection closed.
+
+    Every method raises `StoreUnavailable` where the file cannot be used; the connection stays usable, and the
+    next call tries again. `on_status` is told each change of the database's status with the reason; it runs on
+    the loop and must not wait.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout: float = 2.0,
+        autocheckpoint: int = AUTOCHECKPOINT,
+        on_status: Callable[[DatabaseStatus, str | None], None] | None = None,
+    ) -> None:
+        """`busy_timeout`: seconds to wait for another program's lock; keep it below the askers' timeouts."""
+        super().__init__()
+        self._store = Store(path, busy_timeout=busy_timeout, autocheckpoint=autocheckpoint)
+        self._thread = ConnectionThread(self._store.open)
+        self._on_status = on_status
+        self._status: DatabaseStatus = "healthy"
+        # Acknowledged by the broker and not written yet. Losing them means publishing once more, no harm.
+        self._published: dict[ServiceName, Version] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- messages
+
+    async def load(self) -> StoreState:
+        """Everything a start needs."""
+        await self.write_acknowledgements()
+        return await self._on_thread(self._store.load)
+
+    async def ensure(self, services: Sequence[NewService]) -> StoreState:
+        """Give each service that has none its row, `{}` at version 1, and load; others stay untouched."""
+        await self.write_acknowledgements()
+        return await self._on_thread(self._store.ensure, services)
+
+    @batched(max_size=GROUP)
+    async def commit(self, batch: Sequence[Call[CommitRequest, Committed]]) -> None:
+        """Commit the requests that wait, each all or nothing, with one fsync; answered when they are on disk.
+
+        Raises, to the asker:
+            VersionMismatch: somebody else was first, or the epoch is another.
+            UnknownService: there is no such row.
+            ValueError: the request contradicts itself; TypeError: a value is not JSON.
+        """
+        published = tuple(self._published.items())
+        done = await self._thread.run(self._store.commit, [call.request for call in batch], published)
+        if self._answer_calls(batch, done) and published:
+            self._published.clear()
+        done.go_on()
+
+    @batched(max_size=GROUP)
+    async def log_access(self, batch: Sequence[Call[AccessEntry, None]]) -> None:
+        """Append to the access log; answered when it is on disk."""
+        done = await self._thread.run(self._store.log_access, [call.request for call in batch])
+        self._answer_calls(batch, done)
+        done.go_on()
+
+    def acknowledge(self, published: Sequence[tuple[ServiceName, Version]]) -> None:
+        """Note what the broker has acknowledged. It is written with the next commit, or a second from now."""
+        for service, version in published:
+            self._published[service] = max(version, self._published.get(service, version))
+        if self._published and self._timer is None:
+            self._timer = self.later(ACKNOWLEDGE_AFTER, self.write_acknowledgements)
+
+    async def history(self, query: HistoryQuery) -> tuple[HistoryEntry, ...]:
+        """One page, newest first. `ValueError`: the limit is out of bounds, or a time has no offset."""
+        return await self._on_thread(self._store.history, query)
+
+    def status(self) -> DatabaseStatus:
+        """How the last call found the store."""
+        return self._status
+
+    async def write_acknowledgements(self) -> None:
+        """Write what `acknowledge` noted. Where that fails it stays noted, for the next commit or `acknowledge`."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._published:
+            return
+        with contextlib.suppress(StoreUnavailable):
+            await self._on_thread(self._store.acknowledge, tuple(self._published.items()))
+            self._published.clear()
+
+    # -- life
+
+    async def on_start(self) -> None:
+        """Open the store. `StoreUnavailable`, of which the exit tells, where that is not possible."""
+        done = await self._thread.open()
+        self._note_status(done.error)
+        if done.cancelled is not None and done.error is None:
+            await self._close_store()
+        done.result()
+
+    async def on_stop(self) -> None:
+        """Write what is noted, copy the log into the database, close."""
+        await self.write_acknowledgements()
+        await self._close_store()
+
+    async def on_failure(self, *_why: object) -> None:
+        """Close: what was committed is on disk, and nothing is under way any more."""
+        await self._close_store()
+
+    async def _close_store(self) -> None:
+        checkpoint = await self._thread.run(self._store.checkpoint)
+        (await self._thread.close()).result()
+        checkpoint.go_on()
+
+    # -- inside; the runtime's own class above has private names too
+
+    async def _on_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        done = await self._thread.run(function, *args, **kwargs)
+        self._note_status(done.error)
+        return done.result()
+
+    def _answer_calls(self, batch: Sequence[Call[Any, T]], done: Done[list[T | Exception]]) -> bool:
+        """Answer each call of the batch; true if anything was committed."""
+        error = done.error
+        outcomes = done.work.result() if error is None else [error for _ in batch]
+        committed = False
+        refusal: BaseException | None = None
+        for call, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                refusal = outcome
+                call.fail(outcome)
+            else:
+                committed = True
+                call.reply(outcome)
+        self._note_status(None if committed else refusal)
+        return committed
+
+    def _note_status(self, error: BaseException | None) -> None:
+        """Keep the status, and tell of its change."""
+        # Other errors are answers about the request: the store has worked.
+        unavailable = error if isinstance(error, StoreUnavailable) else None
+        status: DatabaseStatus = "healthy" if unavailable is None else unavailable.database_status
+        if status != self._status:
+            self._status = status
+            if self._on_status is not None:
+                self._on_status(status, None if unavailable is None else unavailable.reason)

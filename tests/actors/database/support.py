@@ -1,0 +1,105 @@
+"""Requests to the store, and looks at its files from outside."""
+
+import hashlib
+import itertools
+import sqlite3
+import struct
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from actors.database import DatabaseActor
+from actors.runtime import Handle
+from schemas.records import (
+    Change,
+    CommitRequest,
+    HistoryChange,
+    ItemRow,
+    NewService,
+    SecretChange,
+    StoredService,
+)
+from schemas.types import Checksum, Epoch, ServiceName, Version
+
+Database = Handle[DatabaseActor]
+
+STT = ServiceName("stt-worker")
+TTS = ServiceName("tts-worker")
+ROUTER = ServiceName("router")
+
+ANY_CHECKSUM = Checksum("0" * 64)
+
+_numbers = itertools.count(1)
+
+
+def checksum(config: Mapping[str, Any]) -> Checksum:
+    return Checksum(hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest())
+
+
+def new(*services: ServiceName) -> tuple[NewService, ...]:
+    return tuple(NewService(service, checksum({})) for service in services)
+
+
+def change(
+    service: ServiceName,
+    expected: int,
+    config: Mapping[str, Any],
+    *,
+    history: tuple[HistoryChange, ...] = (),
+    items: tuple[ItemRow, ...] = (),
+    secrets: tuple[SecretChange, ...] = (),
+    epoch: Epoch | None = None,
+    on_the_wire: Checksum | None = None,
+) -> Change:
+    return Change(
+        service=service,
+        config=config,
+        expected_version=Version(expected),
+        checksum=on_the_wire or checksum(config),
+        expected_epoch=epoch,
+        history=history,
+        items=items,
+        secrets=secrets,
+    )
+
+
+def request(*changes: Change, request_id: str | None = None, reason: str | None = None) -> CommitRequest:
+    return CommitRequest(
+        changes=changes,
+        changed_by="owner",
+        origin="rest",
+        request_id=request_id or f"request-{next(_numbers)}",
+        reason=reason,
+        address="127.0.0.1",
+    )
+
+
+async def stored(database: Database, service: ServiceName) -> StoredService:
+    state = await database.ask(DatabaseActor.load)
+    return state.services[service]
+
+
+def rows(path: Path, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """Read with a connection of our own, as another program would."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return connection.execute(query, parameters).fetchall()
+
+
+def log_commits(path: Path) -> tuple[bytes, int]:
+    """The salt of the log's present round, and how many transactions it holds: each is one fsync.
+
+    https://www.sqlite.org/fileformat2.html section 4: a frame that ends a transaction tells the database's size.
+    """
+    content = path.with_name(path.name + "-wal").read_bytes()
+    (page_size,) = struct.unpack_from(">8xI", content)
+    salt = content[16:24]
+    commits = 0
+    for offset in range(32, len(content) - 24 - page_size + 1, 24 + page_size):
+        _page, size_after = struct.unpack_from(">II", content, offset)
+        if content[offset + 8 : offset + 16] != salt:
+            break
+        commits += size_after != 0
+    return salt, commits
