@@ -190,8 +190,8 @@ class Link(aiomqtt.Client):
                 )
 
     def _closed(self, code: ReasonCode) -> None:
-        # A refused login comes here too, after its CONNACK; that one tells more.
-        if self._connected.done() and self._connected.exception() is not None:
+        # A refused login comes here too, after its CONNACK, and that one tells more; or nobody waits any more.
+        if self._connected.done() and (self._connected.cancelled() or self._connected.exception() is not None):
             return
         if code.value == _KEEP_ALIVE_TIMEOUT:
             self.fail(Trouble.SILENT, f"the broker at {self._address} has gone silent")
