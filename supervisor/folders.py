@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from supervisor._bounded import why
 from supervisor.settings import Settings
 
 LOCK_FILE = "supervisor.lock"
+LOCK_PATIENCE = 0.25
+"""Seconds for which a held lock is tried again before the start is refused."""
 
 
 class FoldersRefused(Exception):
@@ -174,9 +177,8 @@ def _lock(locks: list[int], what: str, path: Path, variable: str) -> list[str]:
     except OSError as error:
         return [f"{what} {path} cannot be written ({why(error)}); mend that, or choose another with {variable}"]
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(descriptor)
     except OSError as error:
-        # The owner writes its number just after it has locked: between the two the old one, or none, is seen.
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
@@ -192,6 +194,24 @@ def _lock(locks: list[int], what: str, path: Path, variable: str) -> list[str]:
         return [f"{what} {path} cannot be written ({why(error)}); make room there, or choose another with {variable}"]
     locks.append(descriptor)
     return []
+
+
+def _flock(descriptor: int) -> None:
+    """Lock at once or soon; raises BlockingIOError where somebody goes on holding the lock.
+
+    A supervisor that was killed while it started a worker leaves a copy of its descriptor in that child for the
+    moment between fork and the end of exec; and a new owner writes its number just after it has locked.
+    """
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _cannot_make(what: str, path: Path, variable: str, reason: str) -> str:
