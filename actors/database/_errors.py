@@ -24,9 +24,14 @@ _CORRUPTED = {
 }
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether the disk is."""
+    return _primary_code(error) == sqlite3.SQLITE_FULL
+
+
 def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     """Say what is wrong with the store at `path`, and what to do about it."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
+    code = _primary_code(error)
     detail = f"({getattr(error, 'sqlite_errorname', type(error).__name__)}: {error})"
     if (what := _LOCKED.get(code)) is not None:
         return StoreUnavailable(f"The database {path} {what} {detail}", "locked")
@@ -34,3 +39,9 @@ def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
         return StoreUnavailable(f"The database {path} {what} {detail}", "corrupted")
     # A table or column that this release expects is not there, or holds what it may not.
     return StoreUnavailable(f"The database {path} is not as this release expects it {detail}", "schema-mismatch")
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # Errors of Python's own module, such as a closed connection, have none.
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & _PRIMARY

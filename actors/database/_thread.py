@@ -45,14 +45,29 @@ class ConnectionThread:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         """`connect` runs on the thread."""
-        self._connection = aiosqlite.Connection(connect, iter_chunk_size=64)
+        self._connect = connect
+        self._connection = aiosqlite.Connection(self._connect_or_note, iter_chunk_size=64)
+        self._failure: BaseException | None = None
         self._open = False
 
-    async def open(self) -> Done[Any]:
-        """Start the thread and connect."""
-        done = await _finished(asyncio.ensure_future(self._connection))
-        self._open = done.error is None
-        return done
+    async def open(self) -> Done[None]:
+        """Start the thread and connect. Where that fails, the thread has ended."""
+        return await _finished(asyncio.ensure_future(self._start()))
+
+    async def _start(self) -> None:
+        await self._connection
+        if self._failure is not None:
+            await self._connection.close()
+            raise self._failure
+        self._open = True
+
+    def _connect_or_note(self) -> sqlite3.Connection:
+        # aiosqlite does not wait for its thread where this fails, which then meets a loop that is closed already.
+        try:
+            return self._connect()
+        except BaseException as error:  # noqa: BLE001  # raised in `_start`
+            self._failure = error
+            return sqlite3.connect(":memory:")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Done[T]:
         """Call `function` on the thread, after everything that was called before."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from actors.database import statements as sql
-from actors.database._errors import unavailable
+from actors.database._errors import is_full, unavailable
 from actors.database._schema import rollback, timestamp
 
 T = TypeVar("T")
@@ -51,6 +51,9 @@ def transact(
             connection.execute(sql.COMMIT)
     except sqlite3.Error as error:
         rollback(connection)
+        if is_full(error) and len(works) > 1:
+            # SQLite gives up the whole transaction then. The disk may still have room for those who want less.
+            return [outcome for work in works for outcome in transact(connection, path, [work])]
         return [unavailable(error, path) for _ in works]
     except BaseException:
         rollback(connection)
