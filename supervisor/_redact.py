@@ -37,13 +37,15 @@ class Redactor:
 
 def _forms(secret: str) -> set[bytes]:
     """The secret as it is, and as JSON, `repr`, base64, hex and a URL would show it."""
-    raw = secret.encode("utf-8", "surrogateescape")
+    raw = secret.encode("utf-8", "replace")
     if len(secret) < SHORTEST:
         return set()
+    shown = repr(secret)[1:-1].encode("utf-8", "replace").decode()
     forms = {
         raw,
-        orjson.dumps(raw.decode("utf-8", "replace"))[1:-1],
-        repr(secret)[1:-1].encode("utf-8", "replace"),
+        orjson.dumps(raw.decode())[1:-1],
+        shown.encode(),
+        orjson.dumps(shown)[1:-1],
         base64.b64encode(raw),
         base64.urlsafe_b64encode(raw).rstrip(b"="),
         raw.hex().encode(),
