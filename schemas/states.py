@@ -28,8 +28,6 @@ class Lifecycle(StrEnum):
 RUNNING_STATES: Final = frozenset({Lifecycle.STARTING, Lifecycle.READY, Lifecycle.UNHEALTHY})
 """There is a process and it is wanted."""
 
-SETTLED_STATES: Final = frozenset({Lifecycle.READY, Lifecycle.STOPPED, Lifecycle.EXTERNAL, Lifecycle.CONFIG_ONLY})
-"""Nothing is under way."""
 
 
 class DatabaseStatus(StrEnum):

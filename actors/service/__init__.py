@@ -5,6 +5,7 @@ a process in `_worker`, and what a process is given in `_environment` and `_file
 """
 
 from actors.service._actor import ServiceActor
+from actors.service._decision import OnWire, on_wire
 from actors.service._surroundings import Surroundings
 
-__all__ = ["ServiceActor", "Surroundings"]
+__all__ = ["OnWire", "ServiceActor", "Surroundings", "on_wire"]

@@ -5,8 +5,6 @@ import logging
 import uuid
 from collections.abc import Mapping
 
-from schemas.manifest import Service
-
 from actors.bridge import BridgeActor
 from actors.cache import CacheActor, CacheEntry
 from actors.database import DatabaseActor, StoreUnavailable, UnknownService, VersionMismatch
@@ -21,6 +19,7 @@ from actors.service._worker import Worker
 from actors.signer import SignerActor, Unsigned
 from actors.vault import Unsealable
 from schemas.changes import ChangeAccepted, ConfigChange, ReadOnly, StaleVersion
+from schemas.manifest import Service
 from schemas.messages import AppliedReport, ReportInvalid, StateMessage, VersionMark, read_applied, read_health
 from schemas.records import Change, CommitRequest, Committed, SealedSecret, SecretChange, StoredService
 from schemas.service_schema import ServiceSchema

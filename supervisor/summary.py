@@ -1,0 +1,66 @@
+"""What `run` says when everything is up: for a person at a terminal, short and readable."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from schemas.messages import StateMessage
+from schemas.states import Lifecycle
+
+GLYPHS = {
+    Lifecycle.READY: "●",
+    Lifecycle.STARTING: "◌",
+    Lifecycle.UNHEALTHY: "▲",
+    Lifecycle.STOPPING: "◌",
+    Lifecycle.BACKING_OFF: "▲",
+    Lifecycle.STOPPED: "■",
+    Lifecycle.EXTERNAL: "○",
+    Lifecycle.CONFIG_ONLY: "○",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is to be told. `token` only where it was made by this start."""
+
+    version: str
+    address: str
+    data: str
+    keys: str
+    broker: str
+    broker_login: tuple[str, str] | None = field(repr=False)
+    token: str | None = field(repr=False)
+    states: Sequence[StateMessage]
+    seconds: float
+
+    def text(self) -> str:
+        """Give the lines, the last with a line end."""
+        rows = [("REST", self.address), ("docs", f"{self.address}/docs"), ("data", self.data), ("keys", self.keys)]
+        rows.append(("broker", self.broker))
+        if self.broker_login is not None:
+            user, password = self.broker_login
+            rows.append(("", f"to look around (read-only): -u {user} -P {password}"))
+        if self.token is not None:
+            rows.append(("token", f"{self.token}   (admin; made now, kept in {self.keys})"))
+        lines = [f"TARS supervisor {self.version} is up after {self.seconds:.1f} s", ""]
+        lines += [f"  {name:<8}{value}" for name, value in rows]
+        lines.append("")
+        width = max((len(state.service) for state in self.states), default=0)
+        for state in self.states:
+            reason = "" if state.state in {Lifecycle.READY, Lifecycle.EXTERNAL, Lifecycle.CONFIG_ONLY} else state.reason
+            line = (
+                f"  {GLYPHS[state.state]} {state.service:<{width}}  {state.state:<11}  version {state.desired.version}"
+            )
+            lines.append(f"{line}  {reason}".rstrip())
+        lines += ["", "  ctrl-C ends it in order, a second ctrl-C at once.", ""]
+        return "\n".join(lines)
+
+
+def show(text: str) -> None:
+    """Write to standard output, whole; a reader that has gone is no reason to fail."""
+    data = f"\n{text}".encode()
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except OSError:
+        return
