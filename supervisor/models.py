@@ -1,4 +1,4 @@
-"""Finds the model that a manifest names: built in, by import path, or a JSON Schema file."""
+"""Reads the manifest, and finds the models that it names: built in, by import path, or a JSON Schema file."""
 
 import importlib
 import json
@@ -8,11 +8,34 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from schemas.manifest import MAX_BYTES, Manifest, ManifestInvalid, parse_manifest
 from schemas.problems import SchemaInvalid, did_you_mean
 from schemas.registry import schema_for
 from schemas.service_schema import ServiceSchema
+from supervisor._bounded import OddFileError, read_file, why
 
-MAX_FILE: Final = 1024 * 1024
+MAX_SCHEMA: Final = 1024 * 1024
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read the manifest at `path`, at most 1 MiB of UTF-8; relative paths in it begin from its folder.
+
+    Raises:
+        ManifestInvalid: it cannot be read, or is none; with every problem.
+    """
+    try:
+        data, _ = read_file(path, MAX_BYTES)
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ManifestInvalid([f"{path}: there is no such file; set SERVICES_FILE to the manifest's path"]) from None
+    except OddFileError as odd:
+        raise ManifestInvalid([f"{path}: {odd}"]) from None
+    except OSError as error:
+        raise ManifestInvalid([f"{path}: cannot be read: {why(error)}"]) from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ManifestInvalid([f"{path}:{line}: is not UTF-8; save it as UTF-8"]) from None
+    return parse_manifest(text, str(path), path.absolute().parent)
 
 
 def load_schema(service: str, reference: str, folder: Path) -> ServiceSchema:
@@ -40,12 +63,11 @@ def load_schema(service: str, reference: str, folder: Path) -> ServiceSchema:
 def _read_document(path: Path) -> dict[str, Any]:
     source = str(path)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
+        data, _ = read_file(path, MAX_SCHEMA)
+    except OddFileError as odd:
+        raise SchemaInvalid(source, [str(odd)]) from odd
     except OSError as error:
-        raise SchemaInvalid(source, [f"cannot be read: {error.strerror or error}"]) from error
-    if len(data) > MAX_FILE:
-        raise SchemaInvalid(source, ["is larger than 1 MiB"])
+        raise SchemaInvalid(source, [f"cannot be read: {why(error)}"]) from error
     try:
         document = json.loads(data.decode(), object_pairs_hook=_without_repetition, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
