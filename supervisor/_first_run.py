@@ -45,11 +45,6 @@ class ShownOnceError(Exception):
         self.verbatim = tuple(verbatim)
 
 
-def is_first_run(settings: Settings) -> bool:
-    """Whether neither store, LKG nor epoch file exists. Raises KeysRefused where that cannot be told."""
-    return existing_file(settings) is None
-
-
 def existing_file(settings: Settings) -> Path | None:
     """The first of store, LKG and epoch file that is there."""
     for path in (settings.db_path, settings.lkg_path, settings.epoch_path):

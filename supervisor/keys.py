@@ -60,10 +60,10 @@ class Keys:
 class FoundKeys:
     """What was found before the first run has filled the gaps. `missing` names the variables to set."""
 
-    master: bytes | None = field(repr=False)
-    hmac: bytes | None = field(repr=False)
-    signing_private: Ed25519PrivateKey | None = field(repr=False)
-    signing_public: Ed25519PublicKey | None = field(repr=False)
+    master: bytes | None = field(default=None, repr=False)
+    hmac: bytes | None = field(default=None, repr=False)
+    signing_private: Ed25519PrivateKey | None = field(default=None, repr=False)
+    signing_public: Ed25519PublicKey | None = field(default=None, repr=False)
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -1,0 +1,58 @@
+"""What `check` says about a start that nothing stands against."""
+
+from collections import Counter
+from pathlib import Path
+
+from supervisor import folders
+from supervisor.boot import Findings
+from supervisor.settings import Settings
+
+
+def report(findings: Findings) -> list[str]:
+    """Lines for a person; no secret is among them."""
+    settings = findings.settings
+    wanted = folders.plan(settings)
+    rows = [
+        ("settings", f"{settings.env_file}{_absent(settings.env_file)} and the environment"),
+        ("store", f"{settings.db_path}{_absent(settings.db_path)}"),
+        ("runtime", f"{wanted.runtime}{_absent(wanted.runtime)}"),
+        ("keys", _keys(findings)),
+        ("broker", _broker(settings)),
+        ("REST", _rest(settings)),
+        ("manifest", str(settings.services_file)),
+    ]
+    lines = [f"{name:<10}{value}" for name, value in rows]
+    services = findings.services
+    width = max((len(service.name) for service in services.manifest.services), default=0)
+    for service in services.manifest.services:
+        schema = services.schemas[service.name]
+        secrets = f", {len(schema.secret_keys)} secret" if schema.secret_keys else ""
+        lines.append(f"  {service.name:<{width}}  {service.kind:<11}  {len(schema.keys)} settings{secrets}")
+    return [*lines, "No mistakes found; nothing was changed."]
+
+
+def _absent(path: Path) -> str:
+    return "" if path.exists() else " (not there yet)"
+
+
+def _keys(findings: Findings) -> str:
+    if not findings.would_make:
+        return "all there"
+    return f"the first start makes {', '.join(findings.would_make)} and adds them to {findings.settings.env_file}"
+
+
+def _broker(settings: Settings) -> str:
+    mqtt = settings.mqtt
+    host = f"[{mqtt.host}]" if ":" in mqtt.host else mqtt.host
+    where = f"{host}:{mqtt.port or 'a free port'}"
+    if mqtt.embedded:
+        return f"embedded, on {where}"
+    login = f" as {mqtt.username}" if mqtt.username else " without a login"
+    return f"{where}{' with TLS' if mqtt.tls else ''}{login}"
+
+
+def _rest(settings: Settings) -> str:
+    roles = Counter(token.role for token in settings.api_tokens)
+    tokens = ", ".join(f"{count} {role}" for role, count in sorted(roles.items())) or "none yet"
+    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    return f"{host}:{settings.api_port or 'a free port'}; tokens: {tokens}"
