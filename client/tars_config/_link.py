@@ -118,7 +118,7 @@ class Link:
         )
         async with client:
             codes = await client.subscribe(self._topic, qos=1)
-            if any(int(getattr(code, "value", code)) >= 0x80 for code in codes):
+            if any((code if isinstance(code, int) else code.value) >= 0x80 for code in codes):
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {self._topic}")
             self._unsent = set(self._wanted)
             self._changed.set()

@@ -16,6 +16,7 @@ from tars_config.wire import canonical
 
 Source: TypeAlias = Literal["env", "database", "default"]
 ModelT = TypeVar("ModelT", bound=BaseModel)
+ValueT = TypeVar("ValueT")
 
 MAX_SECRET_BYTES = 64 * 1024
 MAX_SECRETS = 256
@@ -44,19 +45,15 @@ class Layers:
     secrets: Mapping[str, str]
     environment: Mapping[str, str]
 
-    def masked(self, text: str) -> str:
-        """Give the text without any secret's value."""
-        return masked(text, self.secrets.values())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built(Generic[ModelT]):
-    """A model, where each of its keys came from, and the wire's keys that it does not know."""
+class Built(Generic[ValueT]):
+    """A model (or mapping), where each key came from, the secrets, and the wire's keys that the model leaves out."""
 
-    model: ModelT
+    value: ValueT
     sources: Mapping[str, Source]
     secrets: Mapping[str, str]
-    unknown: frozenset[str]
+    unknown: frozenset[str] = frozenset()
 
 
 def read_credentials(directory: Path | None) -> dict[str, str]:
@@ -119,7 +116,7 @@ def build(model: type[ModelT], layers: Layers) -> Built[ModelT]:
         for key in keys:
             text = override_of(key, layers.environment)
             if text is not None:
-                origins[name] = f" (environment variable {key.upper()})"
+                origins.update(dict.fromkeys(keys, f" (environment variable {key.upper()})"))
                 if _is_secret(info) or key in layers.secrets:
                     secret_values[key] = text
                     values[name] = text
@@ -148,14 +145,14 @@ def build(model: type[ModelT], layers: Layers) -> Built[ModelT]:
         problems = [masked(sentence, secret_values.values()) for sentence in _sentences(error, origins)]
         raise ConfigInvalid(model.__name__, problems) from None
     return Built(
-        model=built,
+        value=built,
         sources=_sources_of(model, built, values, origins),
         secrets=secret_values,
         unknown=unknown,
     )
 
 
-def plain(layers: Layers) -> tuple[dict[str, Any], dict[str, Source]]:
+def plain(layers: Layers) -> Built[dict[str, Any]]:
     """Give the wire's keys with the environment laid over them, without a model and without secrets.
 
     An override takes the type of the value that it covers. With no model to know defaults, everything that is not
@@ -179,7 +176,12 @@ def plain(layers: Layers) -> tuple[dict[str, Any], dict[str, Source]]:
                 problems.append(f"{key} (environment variable {key.upper()}): {error}")
     if problems:
         raise ConfigInvalid("environment", problems)
-    return values, sources
+    secrets = {}
+    for key, value in layers.secrets.items():
+        text = override_of(key, layers.environment)
+        sources[key] = "database" if text is None else "env"
+        secrets[key] = value if text is None else text
+    return Built(value=values, sources=sources, secrets=secrets)
 
 
 def _keys_of(name: str, info: FieldInfo) -> list[str]:
@@ -194,11 +196,13 @@ def _keys_of(name: str, info: FieldInfo) -> list[str]:
 
 
 def _is_secret(info: FieldInfo) -> bool:
+    # By name, which also finds it in a union or behind an annotation.
     return "Secret" in str(info.annotation)
 
 
 def _parse_override(info: FieldInfo, text: str) -> Any:
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[info.annotation, info])
+    annotated: Any = Annotated[info.annotation, info]
+    adapter: TypeAdapter[Any] = TypeAdapter(annotated)
     try:
         try:
             value = adapter.validate_strings(text)
