@@ -12,7 +12,7 @@ import secrets
 
 from actors.broker import packets, rules
 from actors.broker.engine import LISTENER, Engine
-from actors.broker.link import Link
+from actors.broker.link import Link, Outbox
 from actors.broker.log import Log
 from actors.broker.packets import Connect, ProtocolError, Refusal, UnsupportedVersion
 from actors.broker.rules import ANONYMOUS, Principal, Role
@@ -42,6 +42,7 @@ class Gate:
         self._settings = settings
         self._engine = engine
         self._log = log
+        self._outbox = Outbox()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending: dict[Link, None] = {}
@@ -97,7 +98,7 @@ class Gate:
         if self._stopping:
             writer.transport.abort()
             return
-        link = Link(reader, writer, self._settings.limits)
+        link = Link(reader, writer, self._settings.limits, self._outbox)
         if len(self._pending) >= self._settings.limits.max_pending:
             # An honest client logs in within milliseconds: the oldest is the least likely to be one.
             next(iter(self._pending)).abort("too many clients that do not log in")

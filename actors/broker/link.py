@@ -14,6 +14,26 @@ _HIGH_WATER = 256 * 1024
 _CLOSE_SECONDS = 1.0
 
 
+class Outbox:
+    """The links that have something to send; they do when a link has no more packets, or the loop's turn ends.
+
+    So what one read brought in leaves in one write for each receiver, without waiting for another turn.
+    """
+
+    def __init__(self) -> None:
+        self._links: list[Link] = []
+
+    def add(self, link: "Link") -> None:
+        if not self._links:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._links.append(link)
+
+    def flush(self) -> None:
+        links, self._links = self._links, []
+        for link in links:
+            link.flush()
+
+
 class Link(ReaderAdapter, WriterAdapter):
     """What amqtt gets instead of a stream.
 
@@ -27,8 +47,11 @@ class Link(ReaderAdapter, WriterAdapter):
     """Key of the client's session: its user and its client id, so that users cannot meet each other's."""
     clean: bool
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits, outbox: Outbox
+    ) -> None:
         self._reader = reader
+        self._outbox = outbox
         self._writer = writer
         self._limits = limits
         self._framer = Framer(limits.max_connect_bytes)
@@ -72,6 +95,7 @@ class Link(ReaderAdapter, WriterAdapter):
         return packet
 
     async def _receive(self) -> bool:
+        self._outbox.flush()
         try:
             data = await self._reader.read(_READ_BYTES)
         except OSError:
@@ -93,7 +117,7 @@ class Link(ReaderAdapter, WriterAdapter):
         self._silence = loop.call_later(allowed, ring)
 
     def write(self, data: bytes) -> None:
-        """Send `data` at the end of this turn of the loop, in one piece with what else is sent until then."""
+        """Put `data` into the outbox. A client that does not read what waits for it is cut off."""
         if self._transport.is_closing():
             return
         waiting = self._unsent_bytes + self._transport.get_write_buffer_size()
@@ -101,11 +125,12 @@ class Link(ReaderAdapter, WriterAdapter):
             self.abort(f"does not read: {waiting} bytes wait for it")
             return
         if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._outbox.add(self)
         self._unsent.append(data)
         self._unsent_bytes += len(data)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand what is unsent to the transport."""
         if self._unsent and not self._transport.is_closing():
             self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
@@ -114,7 +139,7 @@ class Link(ReaderAdapter, WriterAdapter):
     async def room(self) -> None:
         """Wait while the client has much to read. Raises OSError when the connection is lost."""
         if self._unsent_bytes + self._transport.get_write_buffer_size() > _HIGH_WATER:
-            self._flush()
+            self.flush()
             await self._writer.drain()
 
     def abort(self, reason: str) -> None:
@@ -127,7 +152,7 @@ class Link(ReaderAdapter, WriterAdapter):
         """Send what is unsent and close; the client has a second to take it. Idempotent."""
         if self._silence is not None:
             self._silence.cancel()
-        self._flush()
+        self.flush()
         self._writer.close()
 
     async def closed(self) -> None:

@@ -1,0 +1,243 @@
+"""Brokers for tests: the embedded one as its real child process, Mosquitto, and either behind one interface.
+
+A folder's conftest.py makes the fixtures known: `from tests.brokers import any_broker, embedded_broker`.
+"""
+
+import json
+import secrets
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from actors.broker.config import (
+    BrokerConfig,
+    BrokerUser,
+    Limits,
+    Role,
+    broker_command,
+    hash_password,
+    write_config,
+)
+from schemas.types import ServiceName
+from tests.support import Mosquitto, end_process, wait_until
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user of a broker, with the password in clear."""
+
+    name: str
+    role: Role
+    service: str | None = None
+    health_topic: str | None = None
+    password: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """As aiomqtt and most of our helpers take them."""
+        return {"username": self.name, "password": self.password}
+
+
+SUPERVISOR = Login("supervisor", Role.SUPERVISOR)
+STT = Login("stt", Role.WORKER, service="stt", health_topic="system/health/stt-worker")
+TTS = Login("tts", Role.WORKER, service="tts")
+READER = Login("reader", Role.READER)
+LOGINS = (SUPERVISOR, STT, TTS, READER)
+
+
+class Broker(Protocol):
+    """What the embedded broker and Mosquitto have in common here. Methods block for tens of milliseconds."""
+
+    port: int
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def running(self) -> bool: ...
+    def start(self) -> None: ...
+    def stop(self) -> None:
+        """End it in order."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def restart(self) -> None:
+        """Stop, and start on the same port."""
+
+
+class EmbeddedBroker:
+    """The embedded broker as a child process, on one port for its whole life."""
+
+    def __init__(
+        self,
+        folder: Path,
+        logins: Sequence[Login] = LOGINS,
+        *,
+        anonymous_read: bool = False,
+        limits: Limits | None = None,
+        port: int = 0,
+    ) -> None:
+        self._folder = folder
+        self._logins = tuple(logins)
+        self._anonymous_read = anonymous_read
+        self._limits = limits or Limits()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+        self.port = port
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        """The log lines of this start, or those of one event."""
+        if not self._log.exists():
+            return []
+        text = self._log.read_text()
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return [line for line in lines if name in (None, line["event"])]
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        assert not self.running, "already running"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._starts += 1
+        self._write_config()
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                broker_command(self._config),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                # What goes there is an accident; it shall be seen in the test's report.
+                stderr=None,
+                start_new_session=True,
+            )
+        wait_until(lambda: self.events("listening") or not self.running, what="the broker's start")
+        if not (listening := self.events("listening")):
+            pytest.fail(f"the broker did not start: {self.events()}")
+        self.port = listening[0]["port"]
+
+    def stop(self) -> None:
+        """End it in order."""
+        if self._process is not None:
+            end_process(self._process)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+
+    def restart(self) -> None:
+        """Stop, and start on the same port."""
+        self.stop()
+        self.start()
+
+    def reload(self, logins: Sequence[Login]) -> None:
+        """Give it other users, and wait until it knows them."""
+        before = len(self.events("reloaded"))
+        self._logins = tuple(logins)
+        self._write_config()
+        self.signal(signal.SIGHUP)
+        wait_until(lambda: len(self.events("reloaded")) > before, what="the broker's reload")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "not started"
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float) -> int:
+        """Its exit status."""
+        assert self._process is not None, "not started"
+        return self._process.wait(timeout)
+
+    @property
+    def _config(self) -> Path:
+        return self._folder / "broker.json"
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / f"broker-{self._starts}.log"
+
+    def _write_config(self) -> None:
+        users = tuple(
+            BrokerUser(
+                name=login.name,
+                password_hash=hash_password(login.password),
+                role=login.role,
+                service=None if login.service is None else ServiceName(login.service),
+                health_topic=login.health_topic,
+            )
+            for login in self._logins
+        )
+        write_config(
+            self._config,
+            BrokerConfig(
+                host=HOST,
+                port=self.port,
+                users=users,
+                anonymous_read=self._anonymous_read,
+                limits=self._limits,
+            ),
+        )
+
+
+class EmbeddedFactory(Protocol):
+    def __call__(self, logins: Sequence[Login] = LOGINS, **options: Any) -> EmbeddedBroker: ...
+
+
+@pytest.fixture
+def embedded_broker(tmp_path: Path) -> Iterator[EmbeddedFactory]:
+    """Start embedded brokers with `embedded_broker(logins, **options)`; they end with the test."""
+    started: list[EmbeddedBroker] = []
+
+    def start(logins: Sequence[Login] = LOGINS, **options: Any) -> EmbeddedBroker:
+        broker = EmbeddedBroker(tmp_path / f"embedded-{len(started)}", logins, **options)
+        started.append(broker)
+        broker.start()
+        return broker
+
+    yield start
+    for broker in started:
+        broker.stop()
+
+
+def mosquitto_for(folder: Path, logins: Sequence[Login] = LOGINS) -> Mosquitto:
+    """A Mosquitto, not started, with the contract's topic rules for `logins`.
+
+    Its access control has no "everything but": of what lies outside `system/` workers have `home/#` here.
+    """
+    acl = []
+    for login in logins:
+        acl.append(f"user {login.name}")
+        if login.role is Role.SUPERVISOR:
+            acl.append("topic readwrite #")
+        elif login.role is Role.READER:
+            acl.append("topic read system/#")
+        else:
+            health = login.health_topic or f"system/health/{login.service}"
+            acl += [f"topic read system/{kind}/{login.service}" for kind in ("config", "control")]
+            acl += ["topic read system/health/#", "topic read system/state/#", "topic readwrite home/#"]
+            acl += [f"topic write system/applied/{login.service}", f"topic write {health}"]
+    return Mosquitto(folder, users={login.name: login.password for login in logins}, acl="\n".join((*acl, "")))
+
+
+@pytest.fixture(params=["embedded", "mosquitto"])
+def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """A running broker with `LOGINS` and the contract's topic rules: the embedded one, then Mosquitto."""
+    brokers: dict[str, Callable[[Path], Broker]] = {"embedded": EmbeddedBroker, "mosquitto": mosquitto_for}
+    broker = brokers[request.param](tmp_path / request.param)
+    broker.start()
+    yield broker
+    broker.stop()
