@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import secrets
 import socket
 import ssl
@@ -35,6 +36,7 @@ LARGEST_PAYLOAD = 512 * 1024
 """Bytes of a received message; a larger one is dropped. What the wire may bring at all is for the broker to bound."""
 
 _FILTERS_PER_PACKET = 100
+_FAREWELL = 0.5
 # CONNACK return codes of MQTT 3.1.1 (3.2.2.3) as paho gives them, in the numbers of MQTT 5.
 _LOGIN_REFUSED = frozenset({134, 135})
 _KEEP_ALIVE_TIMEOUT = 141
@@ -133,14 +135,25 @@ class Link(aiomqtt.Client):
                 self._connected.set_exception(aiomqtt.MqttError(reason))
             self._events.on_closed()
 
-    def leave(self) -> None:
-        """Send DISCONNECT, so that the broker forgets our last will, and close."""
-        with contextlib.suppress(OSError, ValueError):
-            # Unread bytes would make the kernel reset the connection, and the broker miss the DISCONNECT.
-            self._client.loop_read()
-            self._client.disconnect()
-            self._client.loop_write()
-        self.abort()
+    async def leave(self) -> None:
+        """Send DISCONNECT, so that the broker forgets our last will, and close; takes at most half a second."""
+        sock = self._client.socket()
+        if sock is None or sock.fileno() < 0:
+            self.abort()
+            return
+        # paho closes right after DISCONNECT. If anything is unread then, the kernel resets the connection, and
+        # the broker may never see the DISCONNECT. So keep the socket by another descriptor until it has closed.
+        with socket.socket(fileno=os.dup(sock.fileno())) as rest:
+            try:
+                self._client.disconnect()
+                self._client.loop_write()
+            finally:
+                self.abort()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    rest.shutdown(socket.SHUT_WR)
+                    while await self._loop.sock_recv(rest, 65536):
+                        pass
 
     def abort(self) -> None:
         """Close at once; the broker publishes our last will."""

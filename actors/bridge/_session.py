@@ -178,7 +178,7 @@ class Session:
         finally:
             self._disconnected()
             if self._leaving:
-                link.leave()
+                await link.leave()
             else:
                 link.abort()
 

@@ -1,5 +1,6 @@
 """The signer: what it gives verifies, and its times rise as readers need them."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,10 +8,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hypothesis import given
 from hypothesis import strategies as st
+from tars_config import wire
 
 from actors.runtime import Handle
 from actors.signer import IssueTimes, SignerActor, Unsigned
-from tars_config import wire
 
 EPOCH = "0d6b6c5a-54f5-4c0e-9f61-000000000001"
 FORGIVEN = timedelta(minutes=5)
@@ -51,7 +52,7 @@ async def test_a_stranger_does_not_verify_it(signer):
 
 async def test_each_time_is_later_than_the_one_before(signer):
     times = [wire.decode(await signer.ask(SignerActor.sign, unsigned())).issued_at for _ in range(200)]
-    assert all(earlier < later for earlier, later in zip(times, times[1:], strict=False))
+    assert all(earlier < later for earlier, later in itertools.pairwise(times))
     # A whole second has another spelling, and would not keep its place between its neighbours.
     assert all(time.microsecond for time in times)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import aiomqtt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from tars_config import wire
 
 from actors.bridge import BridgeActor, BridgeState, BrokerAddress, Timing, parse_mqtt_url
 from actors.runtime import Handle, Ref
 from actors.signer import SignerActor, Unsigned
-from tars_config import wire
 
 EPOCH = "0d6b6c5a-54f5-4c0e-9f61-000000000001"
 WILL = ("system/health/config-manager", b'{"ok":false,"event":"connection lost"}')
@@ -67,6 +67,15 @@ class Rig:
 
     async def acknowledged(self, *tokens: Any) -> None:
         await self.until(lambda: set(tokens) <= set(self.tokens), f"acknowledging {tokens}")
+
+    async def settled(self) -> None:
+        """Connected, and the broker has acknowledged everything."""
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                state = await self.bridge.ask(BridgeActor.status)
+                if state.connected and not state.pending and not state.queued:
+                    return
+                await asyncio.sleep(0.005)
 
     def heard(self, handler: Callable[[str, bytes], None]) -> Callable[[str, bytes], None]:
         def listen(topic: str, payload: bytes) -> None:
@@ -207,7 +216,7 @@ class Puppet:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Puppet"]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = "mqtt://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        self.url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield self
         finally:

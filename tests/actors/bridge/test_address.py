@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from actors.bridge import BrokerAddress, parse_mqtt_url
 
-SECRET = "hunter2secret"  # noqa: S105  # made up
+SECRET = "hunter2secret"  # made up
 
 
 @pytest.mark.parametrize(

@@ -359,6 +359,18 @@ async def test_an_orderly_stop_publishes_what_is_pending_and_says_goodbye(puppet
     assert len(puppet.published()) == 100
 
 
+async def test_goodbye_arrives_although_something_is_unread(puppet):
+    """Closing a socket with unread bytes resets the connection, and what was sent last may be lost."""
+    async with running_bridge(puppet.url) as rig:
+        await rig.connected()
+        await puppet.until(lambda: puppet.packets[-1].kind == SUBSCRIBE, "the subscription")
+        for _ in range(40):
+            puppet.publish("x", b"x" * 100_000)
+        rig.ref.stop(block=False)
+        await rig.ref.exited.wait()
+    await puppet.until(lambda: puppet.packets[-1].kind == DISCONNECT, "DISCONNECT")
+
+
 async def test_an_orderly_stop_does_not_wait_for_a_silent_broker(puppet):
     puppet.hold = True
     async with running_bridge(puppet.url) as rig:
