@@ -166,7 +166,8 @@ class FieldSpec:
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, int | float):
-            return self._with_unit(_number(value))
+            number = _number(value)
+            return self._with_unit(number) if number[-1].isdigit() else number
         if value is None:
             return "null"
         return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else "no JSON value"

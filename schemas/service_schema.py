@@ -173,6 +173,8 @@ class ServiceSchema:
         # Pydantic judges rules only when every field is valid. Those that concern valid fields alone are judged
         # with the others at their defaults, so that nobody meets them one after the other.
         wrong = refused | {error.field for error in errors}
+        if wrong == refused:
+            return None, errors  # a default is wrong: the constructor is checking them
         _, conflicts = self._validate({**candidate, **{key: self.fields[key].default for key in wrong}}, wrong)
         return None, errors + conflicts
 

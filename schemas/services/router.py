@@ -53,7 +53,7 @@ class Router(ServiceModel):
         examples=[True, False],
     )
     router_stream_boundary_regex: RegularExpression = setting(
-        "[.!?…]+[\"')\\]]?\\s",
+        "[.!?…]+[\\\"')\\]]?\\s",
         title="Stream boundary regex",
         description="Regular expression that finds the end of a sentence in a streamed answer.",
         help_text="In Python's notation; the cut is made behind what it matches. The default wants a full stop, exclamation"
@@ -61,7 +61,7 @@ class Router(ServiceModel):
         "Chinese and Japanese, or ;: for shorter pieces.",
         complexity="advanced",
         apply="live",
-        examples=["[.!?…]+[\"')\\]]?\\s", "[.!?…;:]+\\s", "[。！？]"],
+        examples=["[.!?…]+[\\\"')\\]]?\\s", "[.!?…;:]+\\s", "[。！？]"],
         min_length=1,
         max_length=200,
     )
