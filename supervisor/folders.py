@@ -91,7 +91,9 @@ def inspect_folders(settings: Settings) -> list[str]:
             mistakes += _wrong(what, path, variable)
         else:
             nearest = next((parent for parent in path.parents if parent.exists()), Path("/"))
-            if not os.access(nearest, os.W_OK | os.X_OK):
+            if not nearest.is_dir():
+                mistakes.append(_cannot_make(what, path, variable, f"{nearest} is not a folder"))
+            elif not os.access(nearest, os.W_OK | os.X_OK):
                 mistakes.append(_cannot_make(what, path, variable, "permission denied"))
     return mistakes
 

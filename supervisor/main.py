@@ -4,9 +4,9 @@ Everything heavy is imported by the command that needs it: `--version` and `--he
 """
 
 import argparse
+import contextlib
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -29,10 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = _parser().parse_args(arguments).command
     try:
         return _run() if command == "run" else _check()
-    except BrokenPipeError:
-        # Whoever read our output has left. Python would complain about it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return OK
     except KeyboardInterrupt:
         return OK
 
@@ -82,7 +78,7 @@ def _check() -> int:
         findings = examine(os.environ, Path.cwd())
     except StartRefused as refused:
         return _refuse(refused)
-    _say(sys.stdout.fileno(), report(findings))
+    _say(1, report(findings))
     _say(2, [f"{PROGRAM}: warning: {warning}" for warning in findings.warnings])
     return OK
 
@@ -95,10 +91,11 @@ def _refuse(refused: "StartRefused") -> int:
 
 
 def _say(descriptor: int, lines: Sequence[str]) -> None:
-    """Write lines as they are; bytes of odd file names pass through."""
+    """Write lines as they are, odd bytes of file names too. A reader that has left is no reason to fail."""
     data = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
-    while data:
-        data = data[os.write(descriptor, data) :]
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -121,6 +121,14 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     assert "cannot be written; run: chmod u+rwx" in line
 
 
+def test_inspecting_sees_what_can_be_seen(tmp_path):
+    (tmp_path / "data").touch()
+    (tmp_path / "file").touch()
+    lines = inspect_folders(settings(tmp_path, RUNTIME_DIRECTORY=str(tmp_path / "file/run")))
+    assert "is not a folder; move it away" in lines[0]
+    assert f"file/run cannot be made ({tmp_path}/file is not a folder)" in lines[1]
+
+
 def test_inspecting_changes_nothing(tmp_path):
     assert inspect_folders(settings(tmp_path)) == []
     assert list(tmp_path.iterdir()) == []
