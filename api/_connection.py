@@ -1,0 +1,228 @@
+"""One client's connection: uvicorn's protocol with bounds on size and time, which that has none of.
+
+Whoever sends its head or its content too slowly, does not take its answer, or sends a head without end, is refused; what
+is no HTTP gets a problem detail as every other mistake does.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from api.door import Door
+from api.problems import Problem
+from api.state import Limits
+
+# Requests that may wait in one connection behind the one under way.
+_MAX_PIPELINED = 16
+# Bytes that may still come of a content which nobody wants, after its request was answered.
+_MAX_DRAINED = 16 * 1024 * 1024
+# A handler that waits for content answers 408 itself; the connection's own deadline stands behind that.
+_LATER = 5.0
+_CORK = 64 * 1024
+
+
+class Connection(HttpToolsProtocol):
+    """`lost` is called when it has ended. The server calls `enforce` now and then."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        door: Door,
+        limits: Limits,
+        lost: Callable[[], None],
+    ) -> None:
+        super().__init__(config, server_state, app_state, loop)
+        self._door = door
+        self._limits = limits
+        self._lost = lost
+        self._deadline: float | None = None
+        self._in_head = False
+        self._in_body = False
+        self._deaf = False
+        self._head = 0
+        self._fed = 0
+        self._drained = 0
+        self._waiting = 0
+        self._waiting_since = 0.0
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the base class
+        super().connection_made(_Cork(transport, self.loop))  # type: ignore[arg-type] # it has what uvicorn uses
+        self._deadline = self.loop.time() + self._limits.head_seconds
+        if len(self.connections) > 2 * self._limits.connections:
+            transport.abort()
+        elif len(self.connections) > self._limits.connections:
+            self.app = self._door.overloaded
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._lost()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._unset_keepalive_if_required()
+        if self._deadline is None and not self._in_body:
+            # Also for what never becomes a request, such as empty lines without end.
+            self._deadline = self.loop.time() + self._limits.head_seconds
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # There is no other protocol to change to: the request has its answer, and what follows is not HTTP.
+            self._deaf = True
+            self.cycle.keep_alive = False
+        except httptools.HttpParserError:
+            self._refuse(self._too_large() if self._head > self._limits.head else _garbage())
+        else:
+            # The parser holds an unfinished field back, so that its size is not known yet.
+            if self._in_head:
+                self._fed += len(data)
+                if self._fed > 2 * self._limits.head:
+                    self._refuse(self._too_large())
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head = self._fed = 0
+        self._deadline = self.loop.time() + self._limits.head_seconds
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head, self._in_body = False, True
+        self._drained = 0
+        self._deadline = self.loop.time() + self._limits.body_seconds + _LATER
+        if len(self.pipeline) > _MAX_PIPELINED:
+            self.abort()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._drained += len(body)
+            if self._drained > _MAX_DRAINED:
+                self.abort()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_body = False
+        # Where the answer came before the content had, the timer between two requests is not running any more.
+        answered = self.cycle.response_complete
+        self._deadline = self.loop.time() + self._limits.keep_alive_seconds if answered else None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body and self.cycle.response_complete:
+            # Closing now could take the answer away from a client that is still sending (RFC 9112, section 9.6).
+            self._deadline = self.loop.time() + self._limits.drain_seconds
+
+    # What the server calls.
+
+    def enforce(self, now: float) -> None:
+        """End what takes too long: sending a request, or taking an answer."""
+        if self._deadline is not None and now > self._deadline:
+            if self._in_head:
+                self._refuse(
+                    Problem("timeout", f"The request's head took longer than {self._limits.head_seconds:g} s.")
+                )
+            else:
+                self.abort()
+            return
+        waiting = self.transport.get_write_buffer_size()
+        if waiting == 0 or waiting != self._waiting:
+            self._waiting, self._waiting_since = waiting, now
+        elif now - self._waiting_since > self._limits.write_seconds:
+            self.abort()
+
+    def abort(self) -> None:
+        """End it now; what waits to be sent is lost."""
+        self._deaf = True
+        self.pipeline.clear()
+        self.transport.abort()
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > self._limits.head:
+            raise _HeadTooLarge
+
+    def _too_large(self) -> Problem:
+        return Problem("head-too-large", f"Request line and header fields are over {self._limits.head} bytes.")
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer what never became a request, or stopped being one, and close."""
+        self._deaf = True
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not self._in_body or cycle.response_started or self.pipeline:
+                # Another answer is on its way: one more in the middle of it would be taken for a part of it.
+                self.abort()
+                return
+            # The content is broken: its handler is told that the client has gone.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.write(self._door.refusal(problem).as_bytes(self.server_state.default_headers))
+        self.transport.close()
+
+
+class _HeadTooLarge(Exception):
+    """Stops the parser."""
+
+
+def _garbage() -> Problem:
+    return Problem("malformed", "This is not an HTTP/1.1 request.")
+
+
+class _Cork:
+    """A transport that sends what is written in one turn of the loop at once: head and body go out in one packet."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > _CORK:
+            # The transport has to know, so that it can tell the writer to wait.
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._parts.clear()
+        self._transport.abort()
+
+    def _flush(self) -> None:
+        if self._parts:
+            parts, self._parts, self._size = self._parts, [], 0
+            self._transport.write(b"".join(parts))

@@ -1,0 +1,32 @@
+"""The ASGI application: all routes, behind one door."""
+
+from typing import Any, NoReturn
+
+from litestar import Litestar, Request
+from litestar.handlers import HTTPRouteHandler
+
+from api.docs_page import STYLE_SOURCE
+from api.door import Door, security_headers
+from api.routes import documentation, health, identity, services
+from api.state import ApiState
+
+
+def create_app(state: ApiState) -> Door:
+    """The application over `state`; it starts and owns nothing, so there is nothing to close."""
+    handlers: list[HTTPRouteHandler] = [*health.routes(state), *identity.routes(state), *services.routes(state)]
+    handlers += documentation.routes(handlers, state.version)
+    app = Litestar(
+        handlers,
+        # Each by its default would do something of its own: make a document out of signatures that tell nothing, set
+        # the standard library's logging up, show tracebacks where an environment variable asks for it.
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+        exception_handlers={Exception: _pass_on},
+    )
+    return Door(app, state, security_headers(STYLE_SOURCE))
+
+
+def _pass_on(_: Request[Any, Any, Any], error: Exception) -> NoReturn:
+    """The door answers for every error, Litestar's own among them."""
+    raise error

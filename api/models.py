@@ -1,0 +1,111 @@
+"""What the answers look like: closed models, for the OpenAPI document and for whoever checks an answer against it."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from schemas.base import Model
+from schemas.health import ComponentHealth, HealthReport
+from schemas.states import Role
+
+Number = int | float
+
+
+class ProblemError(Model):
+    """One field that is wrong."""
+
+    field: str
+    message: str
+    type: str
+
+
+class CurrentVersion(Model):
+    """The version that is current, and the request that made it."""
+
+    version: int
+    config_epoch: str
+    request_id: str
+
+
+class ProblemDetails(Model):
+    """An error (RFC 9457). `errors` comes with wrong fields, `current` with a stale version."""
+
+    type: Annotated[str, Field(description="Names the kind of problem; compare this, not the texts.")]
+    title: str
+    status: int
+    detail: Annotated[str, Field(description="A sentence for people: what is wrong and what to do.")]
+    request_id: str
+    errors: list[ProblemError] | None = None
+    current: CurrentVersion | None = None
+
+
+class DetailedHealth(HealthReport):
+    """The health report, and what each part of the supervisor last said of itself."""
+
+    components: dict[str, ComponentHealth]
+
+
+class Me(Model):
+    """Whose token it is, and what it may do."""
+
+    name: str
+    role: Role
+    permissions: list[Role]
+
+
+class CsrfToken(Model):
+    """For `X-CSRF-Token`; calls under `X-API-Token` need none."""
+
+    csrf_token: str
+    expires_at: datetime
+
+
+class ServiceList(Model):
+    """Names of the services, in the manifest's order."""
+
+    services: list[str]
+
+
+class FieldView(Model):
+    """One setting: what it means, what it may be, and where its value comes from."""
+
+    key: str
+    title: str
+    type: Literal["string", "integer", "float", "boolean", "enum", "path", "secret"]
+    complexity: str
+    description: str
+    help_text: str | None
+    examples: list[JsonValue]
+    is_secret: bool
+    is_set: bool
+    source: Literal["env", "database", "default"]
+    env_override: bool
+    apply: Literal["live", "restart"]
+    default: JsonValue
+    minimum: Number | None
+    maximum: Number | None
+    pattern: str | None
+    allowed: list[JsonValue] | None
+    unit: str | None
+
+
+class ServiceConfig(Model):
+    """A service's configuration as its worker runs with it: the environment included, secrets masked."""
+
+    service: str
+    config: dict[str, JsonValue]
+    version: int
+    updated_at: datetime
+    config_epoch: str
+    fields: Annotated[list[FieldView] | None, Field(description="Left out by `?include_fields=false`.")] = None
+
+
+class ChangeAnswer(Model):
+    """The change is on disk; or nothing differed, and the version is the same as before."""
+
+    success: bool
+    version: int
+    config_epoch: str
+    message: str
+    rollout: None = Field(description="Always null in this release.")

@@ -1,0 +1,66 @@
+"""Two small services with real versions: what the service actors do, without a store."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from actors import Board, ServiceView
+from schemas.changes import ChangeAccepted, ConfigChange, StaleVersion
+from schemas.problems import ConfigInvalid, unknown_keys
+
+EPOCH = "0b9d4c1e-9f0a-4c39-8a55-6d1f3f1f8e20"
+DEFAULTS: Mapping[str, Any] = {"vad_threshold": 0.5, "log_level": "info", "sample_rate": 16000}
+
+
+class FakeServices:
+    """`change` answers as the actors do; set `failure` to have it raise, clear `gate` to have it wait."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.stored: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, int] = {}
+        self.made_by: dict[str, str] = {}
+        self.changes: list[ConfigChange] = []
+        self.failure: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = asyncio.Event()
+        for name in ("stt-worker", "tts-worker"):
+            self.stored[name], self.versions[name], self.made_by[name] = {}, 1, "start"
+            self._publish(name)
+
+    async def change(self, change: ConfigChange) -> ChangeAccepted:
+        self.changes.append(change)
+        self.entered.set()
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        name, current = change.service, self.versions[change.service]
+        if change.expected_version != current or change.expected_epoch not in {None, EPOCH}:
+            assert change.expected_version is not None
+            raise StaleVersion(change.expected_version, current, EPOCH, self.made_by[name])
+        if errors := unknown_keys([key for key in change.config if key not in DEFAULTS], tuple(DEFAULTS)):
+            raise ConfigInvalid(errors)
+        stored = {**self.stored[name], **change.config} if change.merge else dict(change.config)
+        stored = {key: value for key, value in stored.items() if value is not None}
+        if stored == self.stored[name]:
+            return ChangeAccepted(current, EPOCH, None, (), (), "Nothing differs.")
+        self.stored[name], self.versions[name] = stored, current + 1
+        self.made_by[name] = change.request_id
+        self._publish(name)
+        return ChangeAccepted(current + 1, EPOCH, current, tuple(change.config), (), "Changed.")
+
+    def _publish(self, name: str) -> None:
+        shown = {
+            "service": name,
+            "config": {**DEFAULTS, **self.stored[name]},
+            "version": self.versions[name],
+            "updated_at": "2026-11-20T08:00:00+00:00",
+            "config_epoch": EPOCH,
+        }
+        body, slim = orjson.dumps({**shown, "fields": []}), orjson.dumps(shown)
+        tags = [f'"{EPOCH[:8]}-{self.versions[name]}-{hashlib.sha256(each).hexdigest()[:16]}"' for each in (body, slim)]
+        self.board.services[name] = ServiceView(name, self.versions[name], EPOCH, body, tags[0], slim, tags[1])
