@@ -19,15 +19,8 @@ from actors.runtime.errors import (
     Rejected,
 )
 from actors.runtime.handle import Handle
-from actors.runtime.supervision import (
-    Backoff,
-    ChildSpec,
-    Escalation,
-    Intensity,
-    Restart,
-    Strategy,
-    Supervisor,
-)
+from actors.runtime.policy import Backoff, ChildSpec, Escalation, Intensity, Restart, Strategy
+from actors.runtime.supervision import Supervisor
 
 __all__ = [
     "Actor",

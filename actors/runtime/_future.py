@@ -1,9 +1,11 @@
 """Pykka's future, awaitable on the event loop and readable from any thread."""
 
 import asyncio
+import contextlib
 import queue
 import sys
 import threading
+import types
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar, cast
 
@@ -44,7 +46,9 @@ class LoopFuture(pykka.Future[T]):
     _settled = False
     _value: Any = None
     _error: BaseException | None = None
-    _waiter: asyncio.Future[None] | None = None
+    _traceback: types.TracebackType | None = None
+    # The first one has a place of its own: nearly every reply has one reader.
+    _waiter: asyncio.Future[None] | threading.Event | None = None
     _waiters: list[asyncio.Future[None] | threading.Event] | None = None
     begun = False
     withdrawn = False
@@ -71,9 +75,13 @@ class LoopFuture(pykka.Future[T]):
         return True
 
     def expire(self, error: BaseException) -> None:
-        """Answer the asker in the actor's place; the actor's own answer, if it still comes, is dropped."""
-        self._settle(None, error)
-        self.expired = True
+        """Answer the asker in the actor's place, unless the actor has; its answer, if it still comes, is dropped."""
+        with _settling:
+            if self._settled:
+                return
+            self._error = error
+            self.expired = self._settled = True
+        self._wake()
 
     @property
     def settled(self) -> bool:
@@ -116,15 +124,12 @@ class LoopFuture(pykka.Future[T]):
             self._block(timeout)
             return self.get(timeout=timeout)
         if self._error is not None:
-            raise self._error
+            # As it was when it was set: else each reading would make the traceback longer.
+            raise self._error.with_traceback(self._traceback)
         return cast("T", self._value)
 
     def __await__(self) -> Generator[Any, None, T]:
-        if self._parents:
-            for parent in self._parents:
-                if isinstance(parent, LoopFuture):
-                    yield from parent.wait().__await__()
-        elif not self._settled and self._get_hook is None:
+        if self._parents or not self._settled:
             yield from self._park()
         return self.get()
 
@@ -132,11 +137,7 @@ class LoopFuture(pykka.Future[T]):
 
     async def wait(self) -> None:
         """Return once it is settled, whatever with."""
-        for parent in self._parents:
-            if isinstance(parent, LoopFuture):
-                await parent.wait()
-        if not self._settled and self._get_hook is None:
-            await self._park_here()
+        await self._park()
 
     def filter(self: "LoopFuture[Iterable[J]]", func: Callable[[J], bool]) -> "pykka.Future[Iterable[J]]":
         return _derived(super().filter(func), self)
@@ -152,14 +153,19 @@ class LoopFuture(pykka.Future[T]):
 
     # -- inside
 
+    def _readable(self) -> bool:
+        return self._settled or self._get_hook is not None
+
     def _settle(self, value: Any, error: BaseException | None) -> None:
         with _settling:
-            if self._settled or self._get_hook is not None:
+            if self._readable():
                 if self.expired:
                     return
                 raise queue.Full
             self._value = value
-            self._error = error
+            if error is not None:
+                self._error = error
+                self._traceback = error.__traceback__
             self._settled = True
         self._wake()
 
@@ -173,51 +179,66 @@ class LoopFuture(pykka.Future[T]):
         if waiters is not None:
             self._waiters = None
             for other in waiters:
-                if isinstance(other, threading.Event):
-                    other.set()
-                else:
-                    _release(other)
+                _release(other)
 
+    @types.coroutine
     def _park(self) -> Generator[Any, None, None]:
-        waiter = asyncio.get_running_loop().create_future()
-        if self._waiter is None:
-            self._waiter = waiter
-        else:
-            self._enlist(waiter)
-        if self._settled or self._get_hook is not None:
+        """Return once it is settled, or hooked and the futures that the hook will read are settled."""
+        for parent in self._parents:
+            if isinstance(parent, LoopFuture):
+                yield from parent._park()  # noqa: SLF001  # the same class
+        if self._readable():
             return
-        yield from waiter
-
-    async def _park_here(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
         self._enlist(waiter)
-        if not (self._settled or self._get_hook is not None):
-            await waiter
+        if self._readable():
+            return
+        try:
+            yield from waiter
+        except BaseException:
+            self._strike(waiter)
+            raise
 
     def _enlist(self, waiter: asyncio.Future[None] | threading.Event) -> None:
         with _settling:
-            if self._waiters is None:
-                self._waiters = []
-            self._waiters.append(waiter)
+            if self._waiter is None:
+                self._waiter = waiter
+            elif self._waiters is None:
+                self._waiters = [waiter]
+            else:
+                self._waiters.append(waiter)
+
+    def _strike(self, waiter: asyncio.Future[None] | threading.Event) -> None:
+        with _settling:
+            if self._waiter is waiter:
+                self._waiter = None
+            elif self._waiters is not None and waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     def _block(self, timeout: float | None) -> None:
         if running_loop() is not None:
             raise BlockingOnLoop("get() would block the event loop for ever; await the future instead")
         event = threading.Event()
         self._enlist(event)
-        if self._settled or self._get_hook is not None:
+        if self._readable():
             return
         if not event.wait(timeout):
+            self._strike(event)
             raise pykka.Timeout(f"{timeout} seconds")
 
 
-def _release(waiter: asyncio.Future[None]) -> None:
+def _release(waiter: asyncio.Future[None] | threading.Event) -> None:
+    if isinstance(waiter, threading.Event):
+        waiter.set()
+        return
     loop = waiter.get_loop()
     if running_loop() is loop:
         if not waiter.done():
             waiter.set_result(None)
     else:
-        loop.call_soon_threadsafe(_release, waiter)
+        # That loop may have ended, and with it whoever waited there.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_release, waiter)
 
 
 def _derived(future: pykka.Future[M], *parents: pykka.Future[Any]) -> pykka.Future[M]:

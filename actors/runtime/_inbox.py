@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
-from actors.runtime._future import running_loop
+from actors.runtime._future import LoopFuture, running_loop
 from actors.runtime.errors import ActorDown, MailboxFull
 
 DEFAULT_CAPACITY = 10_000
@@ -35,10 +35,13 @@ class Inbox:
     no reply can be lost between the last look into the mailbox and the actor's end.
     """
 
-    __slots__ = ("_closed", "_deliveries", "_lock", "_loop", "_waiter", "capacity")
+    __slots__ = ("_closed", "_deliveries", "_lock", "_loop", "_waiter", "capacity", "has_withdrawn", "owner")
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
         self.capacity = capacity
+        self.owner = "the actor"
+        # Set when an asker took a waiting message back: it makes room when room is needed, not before.
+        self.has_withdrawn = False
         self._deliveries: deque[Delivery] = deque()
         # Makes "not closed, not full, append" one step against a close, and against puts from other threads.
         self._lock = threading.Lock()
@@ -50,23 +53,24 @@ class Inbox:
         """Say whose loop empties it. Messages that came before stay."""
         self._loop = loop
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        return self._loop
-
-    def put(self, envelope: Envelope[Any], /) -> None:
+    def put(self, envelope: Envelope[Any], /, *, urgent: bool = False) -> None:
         """Add a message, together with the sender's context variables.
 
         Raises:
             ActorDown: the actor has ended, or is about to.
-            MailboxFull: `capacity` messages are waiting. Control messages pass all the same.
+            MailboxFull: `capacity` messages are waiting. Urgent and control messages pass all the same.
         """
         delivery = Delivery(envelope, copy_context())
         with self._lock:
             if self._closed:
-                raise ActorDown("the actor has ended and takes no more messages")
-            if len(self._deliveries) >= self.capacity and not isinstance(envelope.message, (Control, _ActorStop)):
-                raise MailboxFull(f"{self.capacity} messages are waiting already")
+                raise ActorDown(f"{self.owner} has ended and takes no more messages")
+            if (
+                len(self._deliveries) >= self.capacity
+                and not urgent
+                and not isinstance(envelope.message, (Control, _ActorStop))
+                and not self._make_room()
+            ):
+                raise MailboxFull(f"{self.capacity} messages are waiting for {self.owner} already")
             self._deliveries.append(delivery)
         if self._waiter is not None:
             if running_loop() is self._loop:
@@ -116,3 +120,18 @@ class Inbox:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _make_room(self) -> bool:
+        """Drop what was withdrawn; true if there is room now. With the lock held."""
+        # The drain takes without the lock, so only its own thread may exchange the messages under it.
+        if not self.has_withdrawn or running_loop() is not self._loop:
+            return False
+        self.has_withdrawn = False
+        kept = deque(each for each in self._deliveries if not _withdrawn(each))
+        self._deliveries = kept
+        return len(kept) < self.capacity
+
+
+def _withdrawn(delivery: Delivery) -> bool:
+    reply = delivery.envelope.reply_to
+    return isinstance(reply, LoopFuture) and reply.withdrawn

@@ -1,5 +1,6 @@
 """Pykka's reference, which also refuses what would hang the loop or deadlock."""
 
+import asyncio
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -24,10 +25,13 @@ class Ref(pykka.ActorRef[A], Generic[A]):
     """What others hold of an actor. Pykka's interface, plus `started`, `exited`.
 
     `started` settles when `on_start` is through, or with the reason why it is not; `exited` settles exactly once, with the
-    `Exit` that tells why the actor ended.
+    `Exit` that tells why the actor ended. A future of an actor that ended by an error keeps the error's traceback, and by its
+    frames the actor: long-lived parts hold a `Handle`.
     """
 
     actor_inbox: Inbox
+    life: "asyncio.Task[None] | None" = None
+    """The task that is the actor's life, for `cancel`."""
 
     def __init__(self, actor: A) -> None:
         super().__init__(actor)
@@ -46,22 +50,24 @@ class Ref(pykka.ActorRef[A], Generic[A]):
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
         """Send and give the future of the reply, or with `block` (never on the loop's thread) the reply itself.
 
-        A refusal is the future's exception: `ActorDown`, `MailboxFull`, or `AskCycle` where the actor is itself waiting for
-        the one that asks.
+        Where the actor is down or its mailbox full, the future's exception is `ActorDown` or `MailboxFull`.
 
         Raises:
-            BlockingOnLoop: `block` on the loop's thread. Nothing has been sent.
+            AskCycle: the actor is itself waiting for the one that asks. At once, because a reply that nobody awaits would
+                hide it, as in Pykka's "proxy to itself"; `tell`, or `defer` of a proxy's method, is the way.
+            BlockingOnLoop: `block` on the loop's thread.
+
+        In both cases nothing has been sent.
         """
         if block and running_loop() is not None:
             raise BlockingOnLoop(f"a blocking ask to {self} would stop the loop; use block=False and await")
-        future: LoopFuture[Any] = LoopFuture()
         if self.actor_urn in asking.get() and not isinstance(message, _ActorStop):
-            future.set_error(AskCycle(f"{self} is waiting for this very handler; asks go down, tells go up"))
-        else:
-            try:
-                self.actor_inbox.put(Envelope(message, reply_to=future))
-            except Rejected as refusal:
-                future.set_error(refusal)
+            raise AskCycle(f"{self} is waiting for this very handler; asks go down, tells go up")
+        future: LoopFuture[Any] = LoopFuture()
+        try:
+            self.actor_inbox.put(Envelope(message, reply_to=future))
+        except Rejected as refusal:
+            future.set_error(refusal)
         return future.get(timeout=timeout) if block else future
 
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
@@ -82,8 +88,14 @@ class Ref(pykka.ActorRef[A], Generic[A]):
         result.set_get_hook(stopped)
         return result.get(timeout=timeout) if block else result
 
+    def withdraw(self, reply: LoopFuture[Any]) -> bool:
+        """Take an ask back that is still waiting; false if its handling has begun. Only on the loop's thread."""
+        if not reply.withdraw():
+            return False
+        self.actor_inbox.has_withdrawn = True
+        return True
+
     def cancel(self) -> None:
         """End the actor at once, without `on_stop`: for one that does not answer. Only on the loop's thread."""
-        actor = self._actor_weakref()
-        if actor is not None:
-            actor._cancel()  # noqa: SLF001  # the two are one part
+        if self.life is not None:
+            self.life.cancel()

@@ -20,21 +20,27 @@ ASK_TIMEOUT = 5.0
 class _Slot(Generic[A]):
     """The place that a supervisor fills: the living actor's reference, or none."""
 
-    __slots__ = ("ref", "waiters")
+    __slots__ = ("ref", "supervised", "waiters")
 
     def __init__(self) -> None:
         self.ref: Ref[A] | None = None
+        self.supervised = False
         self.waiters: set[asyncio.Future[None]] = set()
+
+    def alive(self) -> Ref[A] | None:
+        """The reference, unless its actor's mailbox is closed already."""
+        ref = self.ref
+        return ref if ref is not None and ref.is_alive() else None
 
 
 class Handle(Generic[A]):
-    """How one actor, or a route, reaches another: by name, typed by the method itself.
+    """How one actor, or a route, reaches another: by name, typed by the method itself::
 
         committed = await database.ask(DatabaseActor.commit, request)
         health.tell(HealthActor.report, event)
 
-    It survives restarts: an ask waits, up to its deadline, for a child that is down. It never keeps a dead actor. Used on the
-    loop's thread only.
+    It survives restarts: an ask waits, up to its deadline, while nobody is behind the name, and one that a supervised actor did
+    not come to before its end goes to the next incarnation. It never keeps a dead actor. Used on the loop's thread only.
     """
 
     __slots__ = ("_slot", "name", "timeout")
@@ -45,12 +51,12 @@ class Handle(Generic[A]):
         self._slot: _Slot[A] = _slot or _Slot()
 
     def __repr__(self) -> str:
-        return f"<Handle {self.name} {'up' if self._slot.ref else 'down'}>"
+        return f"<Handle {self.name} {'up' if self.up else 'down'}>"
 
     @property
     def up(self) -> bool:
         """Whether the actor is there at this moment."""
-        return self._slot.ref is not None
+        return self._slot.alive() is not None
 
     def within(self, seconds: float) -> "Handle[A]":
         """Give the same handle with another deadline for its asks."""
@@ -73,15 +79,20 @@ class Handle(Generic[A]):
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
+        message = message_for(method, args, kwargs)
         ref = self._slot.ref or await self._wait_until_up(deadline)
-        reply: LoopFuture[Any] = ref.ask(message_for(method, args, kwargs), block=False)
-        if reply.settled:
-            return reply.get()
-        timer = loop.call_at(deadline, self._expire, reply, method.__name__)
-        try:
-            return await reply
-        finally:
-            timer.cancel()
+        while True:
+            reply: LoopFuture[Any] = ref.ask(message, block=False)
+            timer = loop.call_at(deadline, self._expire, ref, reply, method.__name__)
+            try:
+                return await reply
+            except ActorDown:
+                # Once begun, it is the method's own, about somebody else.
+                if reply.begun or not self._slot.supervised:
+                    raise
+            finally:
+                timer.cancel()
+            ref = await self._wait_until_up(deadline)
 
     def tell(self, method: Callable[Concatenate[A, P], Any], *args: P.args, **kwargs: P.kwargs) -> bool:
         """Call a method of the actor without waiting; false where it is down or full, and nothing will happen."""
@@ -96,9 +107,10 @@ class Handle(Generic[A]):
 
     # -- the supervisor's side
 
-    def attach(self, ref: Ref[A]) -> None:
-        """Say who is behind the name from now on. For supervisors."""
+    def attach(self, ref: Ref[A], *, supervised: bool = False) -> None:
+        """Say who is behind the name from now on, and whether it is worth waiting for another after its end."""
         self._slot.ref = ref
+        self._slot.supervised = supervised
         waiters, self._slot.waiters = self._slot.waiters, set()
         for waiter in waiters:
             if not waiter.done():
@@ -111,7 +123,7 @@ class Handle(Generic[A]):
     # -- inside
 
     async def _wait_until_up(self, deadline: float) -> Ref[A]:
-        while self._slot.ref is None:
+        while (ref := self._slot.alive()) is None:
             waiter = asyncio.get_running_loop().create_future()
             self._slot.waiters.add(waiter)
             try:
@@ -121,12 +133,10 @@ class Handle(Generic[A]):
                 raise ActorDown(f"{self.name} is down, and was not back within {self.timeout:g} s") from None
             finally:
                 self._slot.waiters.discard(waiter)
-        return self._slot.ref
+        return ref
 
-    def _expire(self, reply: LoopFuture[Any], method: str) -> None:
-        if reply.settled:
-            return
-        if reply.withdraw():
+    def _expire(self, ref: Ref[A], reply: LoopFuture[Any], method: str) -> None:
+        if ref.withdraw(reply):
             error: Exception = Expired(f"{self.name} did not come to {method} within {self.timeout:g} s")
         else:
             error = AskTimeout(f"{self.name} was not done with {method} within {self.timeout:g} s")

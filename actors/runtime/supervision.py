@@ -1,87 +1,28 @@
-"""Supervision as in OTP: children, restart types, strategies, intensity, backoff, escalation.
+"""The supervisor: children in order, restarts, backoff, escalation, as in OTP.
 
 Source: Erlang/OTP, "supervisor" behaviour (design principles and reference manual).
 """
 
 import asyncio
+import contextlib
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, ClassVar
 
 from actors.runtime._actor import Actor, Ending, Exit
 from actors.runtime._inbox import Control
 from actors.runtime._ref import Ref
 from actors.runtime.errors import ActorDown
-from actors.runtime.handle import Handle
+from actors.runtime.policy import Backoff, ChildSpec, Escalation, Intensity, Restart, Strategy
 
 logger = logging.getLogger(__name__)
 
 
-class Restart(Enum):
-    """When a child that ended is started again."""
-
-    PERMANENT = "always"
-    TRANSIENT = "unless it stopped in order"
-    TEMPORARY = "never"
-
-
-class Strategy(Enum):
-    """Which children a restart takes along."""
-
-    ONE_FOR_ONE = "the one that ended"
-    REST_FOR_ONE = "the one that ended and those started after it"
-
-
-@dataclass(frozen=True, slots=True)
-class Intensity:
-    """More than `restarts` within `window` seconds, and the supervisor gives up and fails itself."""
-
-    restarts: int = 5
-    window: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Seconds before the n-th restart within the intensity's window: at once, then doubling, with up to 20 % jitter."""
-
-    initial: float = 0.05
-    maximum: float = 5.0
-
-    def delay(self, restarts: int) -> float:
-        if restarts <= 1:
-            return 0.0
-        grown: float = self.initial * 2.0 ** min(restarts - 2, 30)
-        return min(self.maximum, grown) * random.uniform(0.8, 1.0)  # noqa: S311  # jitter
-
-
-@dataclass(frozen=True, slots=True)
-class ChildSpec:
-    """How a supervisor starts and keeps one child.
-
-    `start` gives a newly started actor's reference (`SomeActor.start(...)`); others reach it through `handle`.
-    """
-
-    handle: Handle[Any]
-    start: Callable[[], Ref[Any]]
-    restart: Restart = Restart.PERMANENT
-    start_timeout: float = 15.0
-    stop_timeout: float = 5.0
-
-    @property
-    def name(self) -> str:
-        return self.handle.name
-
-
-class Escalation(Exception):
-    """A supervisor gave up on a child: it ended more often than its intensity allows."""
-
-
-class ChildEnded(Control):
+class _ChildEnded(Control):
     """What a supervisor tells itself once for each child's end."""
 
     __slots__ = ("exit", "name", "ref")
@@ -93,29 +34,41 @@ class ChildEnded(Control):
 
 
 class _RestartDue(Control):
-    __slots__ = ("names",)
+    """What a supervisor tells itself when a backoff is over; void unless it is still the child's `due`."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+    __slots__ = ("child", "timer")
+
+    def __init__(self, child: "_Child") -> None:
+        self.child = child
+        self.timer: asyncio.TimerHandle | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Child:
     spec: ChildSpec
     ref: Ref[Any] | None = None
     restarts: int = 0
-    timer: asyncio.TimerHandle | None = None
     ends: deque[float] = field(default_factory=deque)
+    due: _RestartDue | None = None
+
+    def forget_restart(self) -> None:
+        due, self.due = self.due, None
+        if due is not None and due.timer is not None:
+            due.timer.cancel()
 
 
 class Supervisor(Actor):
     """Starts its children in order, restarts them by their kind, stops them in reverse.
 
     A child that cannot start fails the supervisor's own start. Backoff runs on timers, so its mailbox is never asleep; a
-    child's `on_start` is waited for (`start_timeout`), as in OTP, so that later children may rely on earlier ones.
+    child's `on_start` is waited for (`start_timeout`), as in OTP, so that later children may rely on earlier ones. A
+    supervisor that is cancelled cancels its children: whoever cancels it has lost patience with an orderly stop.
     """
 
     stop_grace: ClassVar[float] = 2.0
+    """Seconds that a cancelled child has to end."""
+    # Each child's end has a limit of its own.
+    cleanup_timeout: ClassVar[float | None] = None
 
     def __init__(
         self,
@@ -140,20 +93,26 @@ class Supervisor(Actor):
         try:
             for spec in self._specs:
                 await self.add(spec)
-        except BaseException:
+        except asyncio.CancelledError:
+            await self._cancel_children()
+            raise
+        except Exception:
             await self._stop_children()
             raise
 
     async def on_stop(self) -> None:
         await self._stop_children()
 
-    async def on_failure(self, *_reason: object) -> None:
-        await self._stop_children()
+    async def on_failure(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            await self._cancel_children()
+        else:
+            await self._stop_children()
 
     # -- asked by others
 
     async def add(self, spec: ChildSpec) -> None:
-        """Start one more child, after all others. Raises what its start raises."""
+        """Start one more child, after all others. Raises what its start raises; `ValueError` where the name is taken."""
         if spec.name in self._children:
             raise ValueError(f"a child named {spec.name} is there already")
         child = _Child(spec)
@@ -171,64 +130,40 @@ class Supervisor(Actor):
         del self._children[name]
 
     def restarts(self) -> dict[str, int]:
-        """Give each child's number of restarts so far."""
+        """Give each child's number of restarts so far, in start order."""
         return {name: child.restarts for name, child in self._children.items()}
 
     def on_receive(self, message: Any) -> Any:
-        if isinstance(message, ChildEnded):
+        if isinstance(message, _ChildEnded):
             return self._child_ended(message)
         if isinstance(message, _RestartDue):
-            return self._restart(message.names)
+            return self._restart(message)
         return super().on_receive(message)
 
-    # -- inside
-
-    async def _start_child(self, child: _Child) -> None:
-        spec = child.spec
-        ref = spec.start()
-        try:
-            async with asyncio.timeout(spec.start_timeout):
-                await ref.started
-        except BaseException as error:
-            ref.cancel()
-            await ref.exited.wait()
-            if isinstance(error, TimeoutError):
-                raise TimeoutError(f"{spec.name} was not ready within {spec.start_timeout:g} s") from None
-            raise
-        child.ref = ref
-        spec.handle.attach(ref)
-        watcher = asyncio.get_running_loop().create_task(self._watch(spec.name, ref))
-        self._adopt(watcher)
-
-    def _adopt(self, watcher: asyncio.Task[None]) -> None:
-        if self._spawned is None:
-            self._spawned = set()
-        self._spawned.add(watcher)
-        watcher.add_done_callback(self._spawned.discard)
+    # -- a child's end and its restart
 
     async def _watch(self, name: str, ref: Ref[Any]) -> None:
         exit_ = await ref.exited
         child = self._children.get(name)
-        # At once, not in turn: nobody may ask a dead actor while the supervisor is busy with something else.
+        # At once, not in turn: the handle must not keep the dead one while the supervisor is busy with something else.
         if child is not None and child.ref is ref:
             child.spec.handle.detach()
-        try:
-            self.actor_ref.tell(ChildEnded(name, ref, exit_))
-        except ActorDown:
-            return
+        with contextlib.suppress(ActorDown):
+            self.actor_ref.tell(_ChildEnded(name, ref, exit_))
 
-    def _child_ended(self, ended: ChildEnded) -> None:
+    async def _child_ended(self, ended: _ChildEnded) -> None:
         child = self._children.get(ended.name)
         if child is None or child.ref is not ended.ref:
             return  # stopped by us, or replaced since
         child.ref = None
         kind = child.spec.restart
-        if kind is Restart.TEMPORARY or (kind is Restart.TRANSIENT and ended.exit.ending is Ending.STOPPED):
-            return
-        logger.warning("%s ended (%s)", ended.name, ended.exit)
-        self._plan_restart(child, ended.exit)
+        if kind is Restart.TEMPORARY:
+            del self._children[ended.name]
+        elif kind is Restart.PERMANENT or ended.exit.ending is not Ending.STOPPED:
+            logger.warning("%s ended (%s)", ended.name, ended.exit)
+            await self._plan_restart(child, str(ended.exit))
 
-    def _plan_restart(self, child: _Child, why: Exit) -> None:
+    async def _plan_restart(self, child: _Child, why: str) -> None:
         now = self._clock()
         for ends in (self._ends, child.ends):
             ends.append(now)
@@ -239,49 +174,61 @@ class Supervisor(Actor):
                 f"{child.spec.name} ended ({why}): {len(self._ends)} ends within {self._intensity.window:g} s, "
                 f"{self._intensity.restarts} allowed"
             )
-        names: list[str] = [child.spec.name]
-        if self._strategy is Strategy.REST_FOR_ONE:
-            order = list(self._children)
-            names = order[order.index(child.spec.name) :]
-        self._send_restart(tuple(names), self._backoff.delay(len(child.ends)), child)
+        for other in reversed(self._taken_along(child)):
+            await self._stop_child(other)
+            if other.spec.restart is Restart.TEMPORARY:
+                del self._children[other.spec.name]
+        child.due = due = _RestartDue(child)
+        due.timer = asyncio.get_running_loop().call_later(
+            self._backoff.delay(len(child.ends)), self._tell_due, due, context=Context()
+        )
 
-    def _send_restart(self, names: tuple[str, ...], delay: float, child: _Child) -> None:
-        def due() -> None:
-            child.timer = None
-            if not self.actor_stopped.is_set():
-                self.actor_ref.tell(_RestartDue(names))
+    def _taken_along(self, child: _Child) -> list[_Child]:
+        if self._strategy is Strategy.ONE_FOR_ONE:
+            return []
+        children = list(self._children.values())
+        return children[children.index(child) + 1 :]
 
-        if child.timer is not None:
-            child.timer.cancel()
-        child.timer = asyncio.get_running_loop().call_later(delay, due)
+    def _tell_due(self, due: _RestartDue) -> None:
+        with contextlib.suppress(ActorDown):
+            self.actor_ref.tell(due)
 
-    async def _restart(self, names: tuple[str, ...]) -> None:
-        children = [self._children[name] for name in names if name in self._children]
-        for child in reversed(children[1:]):
-            await self._stop_child(child)
-        for child in children:
+    async def _restart(self, due: _RestartDue) -> None:
+        if due.child.due is not due:
+            return  # removed meanwhile, or stopped along with one before it
+        for child in [due.child, *self._taken_along(due.child)]:
+            child.forget_restart()
             if child.ref is not None:
-                continue
+                continue  # added meanwhile
             child.restarts += 1
             try:
                 await self._start_child(child)
             except Exception as error:
                 logger.exception("%s could not be started again", child.spec.name)
-                self._plan_restart(child, Exit(Ending.FAILED, error))
+                await self._plan_restart(child, f"not started: {error!r}")
                 return
 
-    async def _stop_children(self) -> None:
-        for child in reversed(self._children.values()):
-            await self._stop_child(child)
+    # -- one child
+
+    async def _start_child(self, child: _Child) -> None:
+        spec = child.spec
+        ref = spec.start()
+        try:
+            async with asyncio.timeout(spec.start_timeout) as patience:
+                await ref.started
+        except BaseException:
+            await self._cancel_child(spec.name, ref)
+            if patience.expired():
+                raise TimeoutError(f"{spec.name} was not ready within {spec.start_timeout:g} s") from None
+            raise
+        child.ref = ref
+        spec.handle.attach(ref, supervised=True)
+        self.spawn(self._watch(spec.name, ref), name=f"watch {spec.name}")
 
     async def _stop_child(self, child: _Child) -> None:
-        if child.timer is not None:
-            child.timer.cancel()
-            child.timer = None
-        ref, child.ref = child.ref, None
+        ref = self._let_go(child)
         if ref is None:
             return
-        child.spec.handle.detach()
         ref.stop(block=False)
         try:
             async with asyncio.timeout(child.spec.stop_timeout):
@@ -290,9 +237,39 @@ class Supervisor(Actor):
             logger.error(  # noqa: TRY400  # the traceback would be this wait's
                 "%s did not stop within %g s and is cancelled", child.spec.name, child.spec.stop_timeout
             )
-            ref.cancel()
-            try:
-                async with asyncio.timeout(self.stop_grace):
-                    await ref.exited.wait()
-            except TimeoutError:
-                logger.error("%s does not even end when cancelled", child.spec.name)  # noqa: TRY400  # as above
+            await self._cancel_child(child.spec.name, ref)
+        except asyncio.CancelledError:
+            await self._cancel_child(child.spec.name, ref)
+            raise
+
+    def _let_go(self, child: _Child) -> Ref[Any] | None:
+        """Take back the name and the plans, so that its end is nobody's business any more."""
+        child.forget_restart()
+        ref, child.ref = child.ref, None
+        if ref is not None:
+            child.spec.handle.detach()
+        return ref
+
+    async def _cancel_child(self, name: str, ref: Ref[Any]) -> None:
+        ref.cancel()
+        try:
+            async with asyncio.timeout(self.stop_grace):
+                await ref.exited.wait()
+        except TimeoutError:
+            logger.error("%s does not even end when cancelled", name)  # noqa: TRY400  # the traceback would be this wait's
+
+    async def _stop_children(self) -> None:
+        try:
+            for child in reversed(self._children.values()):
+                await self._stop_child(child)
+        except asyncio.CancelledError:
+            await self._cancel_children()
+            raise
+
+    async def _cancel_children(self) -> None:
+        left = {child.spec.name: self._let_go(child) for child in reversed(self._children.values())}
+        # All first: whoever cancels this wait too has cancelled them all the same.
+        for ref in left.values():
+            if ref is not None:
+                ref.cancel()
+        await asyncio.gather(*(self._cancel_child(name, ref) for name, ref in left.items() if ref is not None))
