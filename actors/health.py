@@ -42,10 +42,12 @@ class HealthActor(Actor):
         self._lkg_valid = board.health.lkg_cache_valid
         self._stopped = False
 
-    def on_start(self) -> None:
+    def announce(self) -> None:
+        """Publish the present report; the first one came before there was a bridge."""
         self._refresh("started")
 
-    def on_stop(self) -> None:
+    def farewell(self) -> None:
+        """Say that the program ends in order: the last report before the bridge leaves."""
         self._stopped = True
         self._refresh("stopped")
 

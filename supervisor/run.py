@@ -27,7 +27,7 @@ def run_supervisor(boot: Boot) -> int:
     _refuse_lost_store(boot)
     listener = _listen(settings.api_host, settings.api_port)
     with listener:
-        configure_logging(settings.log_level, environ=settings.environment).add(*boot.secret_values())
+        configure_logging(settings.log_level, environ=settings.environment).add(boot.secret_values())
         for warning in boot.warnings:
             logger.warning("%s", warning)
         killed = end_leftovers(boot.folders.runtime / "instances")

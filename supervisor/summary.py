@@ -41,7 +41,9 @@ class Summary:
             user, password = self.broker_login
             rows.append(("", f"to look around (read-only): -u {user} -P {password}"))
         if self.token is not None:
-            rows.append(("token", f"{self.token}   (admin; made now, kept in {self.keys})"))
+            rows.append(("token", f"{self.token}   (admin; made now, and kept with the keys)"))
+        else:
+            rows.append(("token", "as before; the keys' file or CONFIG_API_TOKENS has it"))
         lines = [f"TARS supervisor {self.version} is up after {self.seconds:.1f} s", ""]
         lines += [f"  {name:<8}{value}" for name, value in rows]
         lines.append("")

@@ -1,11 +1,12 @@
 """Starts everything, sees that it answers, and stops it in reverse. Nobody else starts an actor.
 
-Order of the start: store, signer, cache, broker, bridge, health, services, REST. What goes wrong up to there refuses the start
+Order of the start: health, store, signer, cache, broker, bridge, services, REST. What goes wrong up to there refuses the start
 with a sentence; from then on a part that fails is restarted by its supervisor, and the process ends only when the topmost of
 those gives up.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import socket
@@ -27,7 +28,7 @@ from actors.cache import CacheActor, CacheEntry
 from actors.database import DatabaseActor, StoreUnavailable
 from actors.files import write_atomically
 from actors.health import Component, HealthActor, last_will
-from actors.runtime import ChildSpec, Exit, Handle, Ref, Supervisor
+from actors.runtime import ChildSpec, Exit, Handle, OutcomeUnknown, Ref, Rejected, Supervisor
 from actors.service import OnWire, ServiceActor, Surroundings, on_wire
 from actors.signer import SignerActor
 from actors.vault import Vault
@@ -110,13 +111,20 @@ class System:
         try:
             self._core = Supervisor.start(self._core_children())
             await self._core.started
+            self._health.tell(HealthActor.announce)
             state = await self._load()
             await self._start_services(state)
-        except (StoreUnavailable, BrokerDied) as error:
+        except StoreUnavailable as error:
             raise StartRefused(str(error)) from error
+        except BrokerDied as error:
+            raise StartRefused(
+                f"{error}; stop what uses that port, choose another with MQTT_URL=embedded://127.0.0.1:<port>, "
+                "or name a broker of your own with MQTT_URL=mqtt://host"
+            ) from error
         except OSError as error:
             raise StartRefused(f"{error.filename or 'a file'} cannot be used: {error.strerror}") from error
-        self._server = Server(create_app(self._api_state()))
+        state = self._api_state()
+        self._server = Server(create_app(state), state.limits)
         await self._server.start([self._listener])
 
     def _core_children(self) -> list[ChildSpec]:
@@ -134,6 +142,8 @@ class System:
         )
         self._subscribe()
         return [
+            # First, so that it hears the others' first words.
+            ChildSpec(self._health, lambda: HealthActor.start(self._board, self._publish_health)),
             ChildSpec(
                 self._database,
                 lambda: DatabaseActor.start(settings.db_path, on_status=self._note_database),
@@ -156,7 +166,6 @@ class System:
                     desired=self._desired,
                 ),
             ),
-            ChildSpec(self._health, lambda: HealthActor.start(self._board, self._publish_health)),
         ]
 
     async def _load(self) -> StoreState:
@@ -264,6 +273,8 @@ class System:
             await asyncio.gather(*ends, return_exceptions=True)
             await self._workers.stop(block=False)
         if self._core is not None and self._core.is_alive():
+            with contextlib.suppress(Rejected, OutcomeUnknown):
+                await self._health.within(1.0).ask(HealthActor.farewell)
             await self._core.stop(block=False)
             await self._core.exited.wait()
 

@@ -1,0 +1,265 @@
+"""The real program in a folder of its own: started, asked, stopped, killed, looked into."""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(sys.executable).with_name("tars-supervisor")
+WORKER = ROOT / "demo" / "worker.py"
+
+SIX = {
+    "stt-worker": "stt",
+    "tts-worker": "tts",
+    "router": "router",
+    "llm-worker": "llm",
+    "memory-worker": "memory",
+    "wake-activation": "wake-activation",
+}
+
+
+def demo_manifest(services: Mapping[str, str] = SIX, *, load: float = 0.0) -> str:
+    """A manifest that runs the demo worker as these services (name to last level of its health topic)."""
+    return "\n".join(
+        f"""
+[services.{name}]
+command = [{json.dumps(sys.executable)}, {json.dumps(str(WORKER))}, "--load-seconds", "{load}", "--health-topic", "system/health/{topic}"]
+health_topic = "system/health/{topic}"
+"""
+        for name, topic in services.items()
+    )
+
+
+def config_only_manifest(count: int, model: str = "router") -> str:
+    """A manifest of services without workers: what is measured is the way of a setting, not of a process."""
+    return "\n".join(
+        f'[services.service-{number:03}]\nkind = "config-only"\nmodel = "{model}"' for number in range(count)
+    )
+
+
+@dataclass(frozen=True)
+class Address:
+    """The broker as `run` tells it, with the read-only login where it is the embedded one."""
+
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = None
+
+
+class Program:
+    """One installation: a folder with manifest, keys and data, and at most one running supervisor in it."""
+
+    def __init__(self, folder: Path, manifest: str, **environment: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        (folder / "services.toml").write_text(manifest)
+        self._run = secrets.token_hex(4)
+        # The kernel chooses ports; nothing of the developer's own environment gets in.
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "CONFIG_API_PORT": "0",
+            "MQTT_URL": "embedded://127.0.0.1:0",
+            "RUNTIME_DIRECTORY": str(folder / "runtime"),
+            **environment,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+
+    # -- life
+
+    def start(self, timeout: float = 30.0) -> "Program":
+        """Start it and wait for its summary."""
+        self.launch()
+        deadline = time.monotonic() + timeout
+        while "ctrl-C ends it" not in self.stdout:
+            if self.process is None or self.process.poll() is not None:
+                pytest.fail(f"the program ended with {self.process and self.process.returncode}:\n{self.stderr}")
+            if time.monotonic() > deadline:
+                pytest.fail(f"no summary within {timeout:g} s:\n{self.stderr[-4000:]}")
+            time.sleep(0.01)
+        return self
+
+    def launch(self) -> "subprocess.Popen[bytes]":
+        """Start it and do not wait."""
+        assert self.process is None
+        self._starts += 1
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [PROGRAM, "run"],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        return self.process
+
+    def launch_command(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+        """Run another command of the program in this folder, to its end."""
+        return subprocess.run(
+            [PROGRAM, *arguments], cwd=self.folder, env=self.environment, capture_output=True, timeout=30, check=False
+        )
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
+        """Ask it to end; its exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        assert self.process is not None
+        code = self.process.wait(timeout)
+        self.process = None
+        return code
+
+    def kill(self) -> None:
+        """Pull the cable."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+        self.process = None
+
+    def close(self) -> None:
+        """End whatever of it is still there, by their marks."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                process.wait(10)
+
+    # -- what it says
+
+    @property
+    def _out(self) -> Path:
+        return self.folder / f"stdout.{self._run}.{self._starts}"
+
+    @property
+    def _err(self) -> Path:
+        return self.folder / f"stderr.{self._run}.{self._starts}"
+
+    @property
+    def stdout(self) -> str:
+        return self._out.read_text() if self._out.exists() else ""
+
+    @property
+    def stderr(self) -> str:
+        return self._err.read_text() if self._err.exists() else ""
+
+    def log(self) -> list[dict[str, Any]]:
+        """The events logged since the last start; the last line may be half written."""
+        events = []
+        for line in self.stderr.splitlines():
+            with contextlib.suppress(ValueError):
+                events.append(json.loads(line))
+        return events
+
+    def lines_of(self, service: str) -> list[str]:
+        """What this worker has printed since the last start."""
+        return [
+            event["event"] for event in self.log() if event.get("service") == service and event["logger"] == "worker"
+        ]
+
+    def until(self, what: str, timeout: float = 15.0, *, service: str | None = None) -> str:
+        """Wait for a log line (of this worker) that holds `what`."""
+        deadline = time.monotonic() + timeout
+        while True:
+            lines = self.lines_of(service) if service else [str(event.get("event")) for event in self.log()]
+            for line in lines:
+                if what in line:
+                    return line
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what!r} was not logged within {timeout:g} s; the end of the log:\n{self.stderr[-4000:]}")
+            time.sleep(0.01)
+
+    # -- how to reach it
+
+    @property
+    def url(self) -> str:
+        found = re.search(r"REST +(\S+)", self.stdout)
+        assert found is not None, self.stdout
+        return found[1]
+
+    @property
+    def broker(self) -> Address:
+        found = re.search(r"broker +(\S+)", self.stdout)
+        assert found is not None, self.stdout
+        url = urlsplit(found[1])
+        login = re.search(r"-u (\S+) -P (\S+)", self.stdout)
+        return Address(url.hostname or "", url.port or 1883, *(login.groups() if login else ()))
+
+    @property
+    def token(self) -> str:
+        for line in (self.folder / ".env").read_text().splitlines():
+            name, _, value = line.partition("=")
+            if name == "CONFIG_API_TOKEN":
+                return value.strip("\"'")
+        raise AssertionError("no CONFIG_API_TOKEN in .env")
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        """An HTTP client with the admin token."""
+        with httpx.Client(base_url=self.url, headers={"X-API-Token": self.token}, timeout=30.0) as client:
+            yield client
+
+    def get(self, service: str) -> dict[str, Any]:
+        with self.client() as client:
+            answer = client.get(f"/api/config/services/{service}")
+            answer.raise_for_status()
+            found: dict[str, Any] = answer.json()
+            return found
+
+    def put(self, service: str, **settings: Any) -> httpx.Response:
+        """Read, change these settings, and PUT the whole object back, as a client does."""
+        with self.client() as client:
+            seen = client.get(f"/api/config/services/{service}").json()
+            body = {"service": service, "config": {**seen["config"], **settings}, "version": seen["version"]}
+            return client.put(f"/api/config/services/{service}", json=body)
+
+    # -- what is left of it
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process, besides the supervisor itself, that was started by this installation."""
+        mark = str(self.folder)
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.status() == psutil.STATUS_ZOMBIE or (self.process and process.pid == self.process.pid):
+                    continue
+                environment = process.environ()
+                if "TARS_INSTANCE" in environment and (
+                    mark in environment.get("TARS_CONFIG_SNAPSHOT", "") or mark in " ".join(process.cmdline())
+                ):
+                    found.append(process)
+        return found
+
+    def workers(self) -> dict[str, int]:
+        """Service (or `embedded-broker`) to pid of its process; fails where one is doubled."""
+        found: dict[str, int] = {}
+        for process in self.processes():
+            name = process.environ().get("TARS_SERVICE", "embedded-broker")
+            assert name not in found, f"{name} runs twice: {found[name]} and {process.pid}"
+            found[name] = process.pid
+        return found
