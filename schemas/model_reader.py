@@ -50,7 +50,12 @@ def read_fields(model: type[BaseModel], source: str) -> dict[str, FieldSpec]:
     for key, info in model.model_fields.items():
         found = [*_key_problems(key, info), *_default_problems(key, info)]
         if not found:
-            spec = _read(key, schema.get("properties", {}).get(key, {}), schema.get("$defs", {}), found)
+            # Without a title of its own a field is called by its key in words, not as Pydantic capitalises it.
+            raw = {
+                **schema.get("properties", {}).get(key, {}),
+                "title": info.title or key.replace("_", " ").capitalize(),
+            }
+            spec = _read(key, raw, schema.get("$defs", {}), found)
             if spec is not None:
                 fields[key] = spec
         problems += found
@@ -115,7 +120,7 @@ def _read(key: str, raw: Mapping[str, Any], definitions: Mapping[str, Any], prob
     maximum, exclusive_maximum = _bound(schema, "maximum", "exclusiveMaximum", type_, step=-1)
     return FieldSpec(
         key=key,
-        title=schema.get("title") or key.replace("_", " ").capitalize(),
+        title=schema["title"],
         type=type_,
         complexity=cast(Complexity, schema.get("x-complexity", "simple")),
         apply=cast(Apply, schema.get("x-apply", "restart")),

@@ -167,14 +167,12 @@ class ServiceSchema:
         valid, details = self._judge(candidate)
         if valid is not None:
             return {key: _to_json(getattr(valid, key)) for key in self._defaults}, []
-        errors = [self._explain(detail, candidate) for detail in details if detail["loc"]]
+        errors = [self._explain(each, candidate) for each in details if each["loc"] and each["loc"][0] not in refused]
         if not errors:
             return None, [error for detail in details for error in _conflicts(detail, refused)]
         # Pydantic judges rules only when every field is valid. Those that concern valid fields alone are judged
         # with the others at their defaults, so that nobody meets them one after the other.
         wrong = refused | {error.field for error in errors}
-        if wrong == refused:
-            return None, errors  # a default is wrong: the constructor is checking them
         _, conflicts = self._validate({**candidate, **{key: self.fields[key].default for key in wrong}}, wrong)
         return None, errors + conflicts
 

@@ -22,9 +22,7 @@ Revision = NewType("Revision", Annotated[int, Field(ge=0, strict=True)])
 # The UUID of one life of the store, in its usual lower-case form with hyphens.
 Epoch = NewType(
     "Epoch",
-    Annotated[
-        str, StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
-    ],
+    Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")],
 )
 
 # Random name of one start of a worker.
