@@ -190,7 +190,7 @@ def _service(name: str, table: object, folder: Path, services: list[Service]) ->
     try:
         service_name(name)
     except ValueError as error:
-        yield f"{error}; rename the service", where
+        yield f"{error}; rename it", where
         return
     if not isinstance(table, dict):
         yield f"{name} must be a table: write [services.{name}] and its keys below", where
