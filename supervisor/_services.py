@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.manifest import MAX_BYTES, Manifest, ManifestInvalid, Service, parse_manifest
-from schemas.problems import SchemaInvalid
+from schemas.problems import ConfigInvalid, SchemaInvalid
 from schemas.service_schema import ServiceSchema
 from schemas.states import Kind
 from supervisor._bounded import OddFileError, read_file, why
@@ -31,8 +31,10 @@ class Services:
     warnings: tuple[str, ...] = ()
 
 
-def load_services(path: Path) -> Services:
+def load_services(path: Path, environment: Mapping[str, str]) -> Services:
     """Read the manifest at `path` and load each service's model. Importing a model runs its module.
+
+    `environment` may override settings; what it says must be valid, too.
 
     Raises ServicesRefused.
     """
@@ -47,6 +49,14 @@ def load_services(path: Path) -> Services:
             schemas[service.name] = load_schema(service.name, service.model, path.parent)
         except SchemaInvalid as invalid:
             mistakes += [f"{path}: {service.name}: {invalid.source}: {problem}" for problem in invalid.problems]
+            continue
+        try:
+            schemas[service.name].check(schemas[service.name].from_environment(environment))
+            schemas[service.name].secrets_from_environment(environment)
+        except ConfigInvalid as invalid:
+            mistakes += [
+                f"{service.name}: {error.message} Mend the variable, or remove it." for error in invalid.errors
+            ]
     if mistakes:
         raise ServicesRefused(mistakes)
     warnings = [f"{path}: {line}" for service in manifest.services for line in _missing_parts(service)]

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from api.server import Server
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -34,6 +33,7 @@ from actors.signer import SignerActor
 from actors.vault import Vault
 from api.app import create_app
 from api.hosts import HostRule
+from api.server import Server
 from api.state import ApiState
 from api.tokens import Token, Tokens
 from schemas.changes import ChangeAccepted, ConfigChange
@@ -73,7 +73,7 @@ class System:
         self._embedded = settings.mqtt.embedded
         self._broker_port = settings.mqtt.port
         self._broker_known = not self._embedded
-        self._services = {service.name: service for service in boot.manifest.services}
+        self._services: dict[str, Service] = {service.name: service for service in boot.manifest.services}
 
         self._database: Handle[DatabaseActor] = Handle("database")
         self._signer: Handle[SignerActor] = Handle("signer")
@@ -123,8 +123,8 @@ class System:
             ) from error
         except OSError as error:
             raise StartRefused(f"{error.filename or 'a file'} cannot be used: {error.strerror}") from error
-        state = self._api_state()
-        self._server = Server(create_app(state), state.limits)
+        api = self._api_state()
+        self._server = Server(create_app(api), api.limits)
         await self._server.start([self._listener])
 
     def _core_children(self) -> list[ChildSpec]:

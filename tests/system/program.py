@@ -38,7 +38,7 @@ def demo_manifest(services: Mapping[str, str] = SIX, *, load: float = 0.0) -> st
     return "\n".join(
         f"""
 [services.{name}]
-command = [{json.dumps(sys.executable)}, {json.dumps(str(WORKER))}, "--load-seconds", "{load}", "--health-topic", "system/health/{topic}"]
+command = {json.dumps([sys.executable, str(WORKER), "--load-seconds", str(load), "--health-topic", f"system/health/{topic}"])}
 health_topic = "system/health/{topic}"
 """
         for name, topic in services.items()

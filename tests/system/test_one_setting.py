@@ -1,5 +1,6 @@
 """The main job on real parts: a setting is read, changed live, changed with a restart, seen on the broker, and kept."""
 
+import base64
 import json
 import signal
 import subprocess
@@ -96,8 +97,6 @@ def test_a_setting_from_end_to_end(program: Make) -> None:
 def _env(program: Program, name: str) -> bytes:
     text = (program.folder / ".env").read_text()
     if f"{name}_B64=" in text:
-        import base64
-
         return base64.b64decode(text.split(f"{name}_B64=")[1].splitlines()[0].strip("\"'"))
     value = text.split(f"{name}=")[1]
     quoted = value[1:].split('"')[0] if value.startswith('"') else value.splitlines()[0]
