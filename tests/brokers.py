@@ -39,11 +39,6 @@ class Login:
     health_topic: str | None = None
     password: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
-    @property
-    def credentials(self) -> dict[str, str]:
-        """As aiomqtt and most of our helpers take them."""
-        return {"username": self.name, "password": self.password}
-
 
 SUPERVISOR = Login("supervisor", Role.SUPERVISOR)
 STT = Login("stt", Role.WORKER, service="stt", health_topic="system/health/stt-worker")

@@ -15,8 +15,8 @@ from actors.broker.engine import LISTENER, Engine
 from actors.broker.link import Link, Outbox
 from actors.broker.log import Log
 from actors.broker.packets import Connect, ProtocolError, Refusal, UnsupportedVersion
-from actors.broker.rules import ANONYMOUS, Principal, Role
-from actors.broker.settings import Settings
+from actors.broker.rules import Role
+from actors.broker.settings import STRANGER, Account, Settings
 
 _BACKLOG = 1024
 _STREAM_LIMIT = 64 * 1024
@@ -84,15 +84,8 @@ class Gate:
         """Take other users and limits. Clients whose user changed or went are cut off; host and port stay."""
         self._settings = settings
         for link in list(self._live.values()):
-            if self._current(link.principal) is None:
+            if not settings.holds(link.account):
                 link.abort("its user was changed or removed")
-
-    def _current(self, who: Principal) -> Principal | None:
-        """`who`, if it may still be here."""
-        if who == ANONYMOUS:
-            return who if self._settings.anonymous_read else None
-        account = self._settings.accounts.get(who.name)
-        return who if account is not None and account.principal == who else None
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._stopping:
@@ -157,13 +150,14 @@ class Gate:
         try:
             if link.connect.will is not None and not link.said_goodbye and not self._stopping:
                 await self._engine.publish(link.principal, link.connect.will)
-            await self._engine.end_session(link, forget=self._current(link.principal) is None)
+            await self._engine.end_session(link, forget=not self._settings.holds(link.account))
         finally:
             del self._live[link.session_id]
             link.ended.set()
 
     def _admit(self, link: Link, connect: Connect) -> None:
-        who = self._authenticate(link, connect)
+        account = self._authenticate(link, connect)
+        who = account.principal
         client_id = connect.client_id
         if len(client_id) > _MAX_CLIENT_ID:
             raise _Refused(Refusal.IDENTIFIER, "client id is too long")
@@ -184,22 +178,22 @@ class Gate:
             if len(self._live) >= limits.max_connections and session_id not in self._live:
                 raise _Refused(Refusal.UNAVAILABLE, "too many connections")
         # Nobody keeps messages for strangers.
-        link.admit(who, connect, session_id, clean=connect.clean_session or who == ANONYMOUS)
+        link.admit(account, connect, session_id, clean=connect.clean_session or account is STRANGER)
 
-    def _authenticate(self, link: Link, connect: Connect) -> Principal:
+    def _authenticate(self, link: Link, connect: Connect) -> Account:
         if connect.username is None:
             if not self._settings.anonymous_read:
                 raise _Refused(Refusal.NOT_AUTHORIZED, "no credentials")
             peer = link.get_peer_info()
             if peer is None or not ipaddress.ip_address(peer[0]).is_loopback:
                 raise _Refused(Refusal.NOT_AUTHORIZED, "no credentials, and not from this machine")
-            return ANONYMOUS
+            return STRANGER
         account = self._settings.accounts.get(connect.username)
         given = hashlib.sha256(connect.password or b"").digest()
         # The same work whether or not the user exists.
         if not hmac.compare_digest(account.password_hash if account else _NOBODY, given) or account is None:
             raise _Refused(Refusal.CREDENTIALS, "wrong user name or password")
-        return account.principal
+        return account
 
     async def _take_over(self, link: Link) -> None:
         """End the session's earlier connection and take its place (MQTT 3.1.1, section 3.1.4).

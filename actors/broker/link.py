@@ -7,7 +7,7 @@ from amqtt.adapters import ReaderAdapter, WriterAdapter
 
 from actors.broker.packets import Connect, Framer, Kind, ProtocolError
 from actors.broker.rules import Principal
-from actors.broker.settings import Limits
+from actors.broker.settings import Account, Limits
 
 _READ_BYTES = 64 * 1024
 _HIGH_WATER = 256 * 1024
@@ -41,7 +41,7 @@ class Link(ReaderAdapter, WriterAdapter):
     has a message for the client writes; both happen on the loop, and no write ever waits.
     """
 
-    principal: Principal
+    account: Account
     connect: Connect
     session_id: str
     """Key of the client's session: its user and its client id, so that users cannot meet each other's."""
@@ -67,15 +67,19 @@ class Link(ReaderAdapter, WriterAdapter):
         """Why the connection ended."""
         self.ended = asyncio.Event()
 
-    def admit(self, principal: Principal, connect: Connect, session_id: str, *, clean: bool) -> None:
+    def admit(self, account: Account, connect: Connect, session_id: str, *, clean: bool) -> None:
         """It logged in: larger packets are allowed now, and silence for 1.5 times its keep-alive ends it."""
-        self.principal = principal
+        self.account = account
         self.connect = connect
         self.session_id = session_id
         self.clean = clean
         self._framer.limit = self._limits.max_packet_bytes
         if connect.keep_alive:
             self._watch(connect.keep_alive * 1.5)
+
+    @property
+    def principal(self) -> Principal:
+        return self.account.principal
 
     async def first_packet(self) -> bytes:
         """The body of CONNECT; anything else is refused at its first byte. Raises ProtocolError."""

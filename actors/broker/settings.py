@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from actors.broker.rules import Principal, Role
+from actors.broker.rules import ANONYMOUS, Principal, Role
 
 _MAX_FILE_BYTES = 8 * 1024 * 1024
 _MIB = 1024 * 1024
@@ -59,6 +59,10 @@ class Account:
     """SHA-256 of the password. Passwords are 256 random bits, so a slow hash would only slow the login."""
 
 
+STRANGER = Account(ANONYMOUS, b"")
+"""Nobody logs in as it: it is what clients without credentials are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     host: str
@@ -66,6 +70,10 @@ class Settings:
     accounts: dict[str, Account]
     anonymous_read: bool
     limits: Limits
+
+    def holds(self, account: Account) -> bool:
+        """Whether who logged in with `account` would be let in now."""
+        return self.anonymous_read if account is STRANGER else self.accounts.get(account.principal.name) == account
 
 
 def load(path: Path) -> Settings:

@@ -1,0 +1,200 @@
+"""Clients for the broker's tests: Mosquitto's tools, aiomqtt, and a raw one that may misbehave."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import subprocess
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+import aiomqtt
+import anyio
+
+from actors.broker import packets
+from actors.broker.packets import Framer, Publish
+from tests.brokers import HOST, Broker, Login
+from tests.support import needs
+
+DEADLINE = 10.0
+"""Seconds that anything here may take."""
+
+
+async def tool(name: str, broker: Broker, login: Login | None, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `mosquitto_pub` or `mosquitto_sub` to its end."""
+    who = () if login is None else ("-u", login.name, "-P", login.password)
+    with anyio.fail_after(DEADLINE):
+        command = [needs(name), "-h", HOST, "-p", str(broker.port), *who, *arguments]
+        return await anyio.run_process(command, check=False)
+
+
+def client(broker: Broker, login: Login, **options: Any) -> aiomqtt.Client:
+    return aiomqtt.Client(HOST, broker.port, timeout=DEADLINE, username=login.name, password=login.password, **options)
+
+
+async def receive(source: aiomqtt.Client, count: int) -> list[aiomqtt.Message]:
+    """The next `count` messages."""
+    found: list[aiomqtt.Message] = []
+    async with asyncio.timeout(DEADLINE):
+        async for message in source.messages:
+            found.append(message)
+            if len(found) == count:
+                break
+    return found
+
+
+async def received_until(source: aiomqtt.Client, topic: str) -> list[tuple[str, bytes]]:
+    """Topic and payload of what comes before a message on `topic`, which the caller publishes last.
+
+    Messages of one publisher keep their order, so what has not come by then does not come.
+    """
+    found: list[tuple[str, bytes]] = []
+    async with asyncio.timeout(DEADLINE):
+        async for message in source.messages:
+            if message.topic.value == topic:
+                return found
+            found.append((message.topic.value, _bytes(message.payload)))
+    raise AssertionError("unreachable: the messages of a connected client do not end")
+
+
+def _bytes(payload: object) -> bytes:
+    assert isinstance(payload, bytes)
+    return payload
+
+
+def text(value: str | bytes) -> bytes:
+    """A length-prefixed string."""
+    encoded = value.encode() if isinstance(value, str) else value
+    return struct.pack("!H", len(encoded)) + encoded
+
+
+def packet(first: int, body: bytes) -> bytes:
+    length, encoded = len(body), bytearray()
+    while length > 0x7F:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes((first, *encoded, length)) + body
+
+
+def connect_packet(
+    login: Login | None = None,
+    *,
+    client_id: str = "",
+    clean: bool = True,
+    keep_alive: int = 60,
+    will: Publish | None = None,
+    level: int = 4,
+    password: str | None = None,
+) -> bytes:
+    """CONNECT of MQTT 3.1.1, or with another `level` one that pretends."""
+    flags = clean << 1
+    body = struct.pack("!H", keep_alive) + (b"\0" if level == packets.MQTT_5 else b"") + text(client_id)
+    if will is not None:
+        flags |= 0x04 | will.qos << 3 | will.retain << 5
+        body += text(will.topic) + text(will.payload)
+    if login is not None:
+        flags |= 0xC0
+        body += text(login.name) + text(password or login.password)
+    return packet(0x10, text("MQTT") + bytes((level, flags)) + body)
+
+
+class RawClient:
+    """A client at the level of packets. It answers nothing by itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._framer = Framer(1 << 28)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def dial(cls, broker: Broker, *, receive_buffer: int | None = None) -> AsyncIterator[Self]:
+        """Only connect the socket; it is closed, without a DISCONNECT, at the end."""
+        sock = socket.socket()
+        try:
+            if receive_buffer is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.setblocking(False)
+            async with asyncio.timeout(DEADLINE):
+                await asyncio.get_running_loop().sock_connect(sock, (HOST, broker.port))
+        except BaseException:
+            sock.close()
+            raise
+        reader, writer = await asyncio.open_connection(sock=sock)
+        try:
+            yield cls(reader, writer)
+        finally:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def login(cls, broker: Broker, login: Login | None, **options: Any) -> AsyncIterator[Self]:
+        """Connected and accepted."""
+        async with cls.dial(broker) as raw:
+            raw.send(connect_packet(login, **options))
+            first, body = await raw.packet()
+            assert (first, body[1]) == (0x20, 0), f"refused: {body!r}"
+            yield raw
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, packet_id: int = 1) -> None:
+        self.send(packets.publish(topic.encode(), payload, qos=qos, packet_id=packet_id, retain=retain))
+
+    async def subscribe(self, topic_filter: str, qos: int = 1) -> int:
+        """The return code."""
+        self.send(packet(0x82, b"\0\7" + text(topic_filter) + bytes((qos,))))
+        while True:
+            first, body = await self.packet()
+            if first == 0x90:
+                return body[2]
+
+    async def flushed(self) -> None:
+        """The broker has handled everything that was sent."""
+        self.send(packet(0xC0, b""))
+        while (await self.packet())[0] != 0xD0:
+            pass
+
+    async def packet(self) -> tuple[int, bytes]:
+        """The next packet; EOFError where the broker closed the connection."""
+        async with asyncio.timeout(DEADLINE):
+            while (found := self._framer.next()) is None:
+                self._framer.feed(await self._read())
+        return found
+
+    async def message(self) -> Publish:
+        """The next message, acknowledged; other packets are skipped."""
+        while True:
+            first, body = await self.packet()
+            if first >> 4 == 3:
+                message = packets.parse_publish(first & 15, body)
+                if message.qos:
+                    self.send(packets.puback(message.packet_id))
+                return message
+
+    async def closed(self) -> bytes:
+        """What the broker still sends until it closes the connection."""
+        rest = b""
+        async with asyncio.timeout(DEADLINE):
+            with contextlib.suppress(EOFError):
+                while True:
+                    rest += await self._read()
+        return rest
+
+    async def _read(self) -> bytes:
+        try:
+            data = await self._reader.read(65536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise EOFError
+        return data
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset."""
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()

@@ -1,0 +1,317 @@
+"""What any MQTT 3.1.1 broker does, on the embedded one and on Mosquitto."""
+
+import contextlib
+import threading
+
+import aiomqtt
+import anyio
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from actors.broker.packets import Publish
+from tests.actors.broker.clients import (
+    DEADLINE,
+    RawClient,
+    client,
+    packet,
+    receive,
+    received_until,
+    text,
+    tool,
+)
+from tests.brokers import HOST, READER, STT, SUPERVISOR, TTS
+
+END = "home/end"
+
+
+async def test_messages_of_both_qos_reach_every_subscriber_in_order(any_broker):
+    async with client(any_broker, SUPERVISOR) as first, client(any_broker, STT) as second:
+        for each in (first, second):
+            await each.subscribe("home/#", qos=1)
+        async with client(any_broker, TTS) as publisher:
+            for number in range(40):
+                await publisher.publish("home/light", str(number), qos=number % 2)
+        for each in (first, second):
+            found = await receive(each, 40)
+            assert [int(message.payload) for message in found] == list(range(40))
+            assert [message.qos for message in found] == [0, 1] * 20
+            assert not any(message.retain for message in found)
+
+
+async def test_the_lower_qos_of_message_and_subscription_holds(any_broker):
+    async with client(any_broker, SUPERVISOR) as subscriber:
+        await subscriber.subscribe("home/zero", qos=0)
+        await subscriber.subscribe("home/one", qos=1)
+        async with client(any_broker, STT) as publisher:
+            for topic in ("home/zero", "home/one"):
+                for qos in (0, 1):
+                    await publisher.publish(topic, b"", qos=qos)
+        assert [message.qos for message in await receive(subscriber, 4)] == [0, 0, 0, 1]
+
+
+async def test_subscribing_again_changes_the_qos(any_broker):
+    async with client(any_broker, SUPERVISOR) as subscriber:
+        await subscriber.subscribe("home/a", qos=0)
+        await subscriber.subscribe("home/a", qos=1)
+        async with client(any_broker, STT) as publisher:
+            await publisher.publish("home/a", b"", qos=1)
+        assert (await receive(subscriber, 1))[0].qos == 1
+
+
+async def test_unsubscribing_ends_it(any_broker):
+    async with client(any_broker, SUPERVISOR) as subscriber:
+        await subscriber.subscribe([("home/a", 1), (END, 1)])
+        await subscriber.unsubscribe("home/a")
+        await subscriber.publish("home/a", b"late", qos=1)
+        await subscriber.publish(END, b"", qos=1)
+        assert await received_until(subscriber, END) == []
+
+
+async def test_a_retained_message_is_kept_replaced_and_cleared(any_broker):
+    async with client(any_broker, SUPERVISOR) as owner:
+        for value in (b"old", b"new"):
+            await owner.publish("system/config/stt", value, qos=1, retain=True)
+
+        async with client(any_broker, STT) as late:
+            await late.subscribe("system/config/stt", qos=1)
+            (found,) = await receive(late, 1)
+            assert (found.payload, found.retain, found.qos) == (b"new", True, 1)
+
+            await owner.publish("system/config/stt", b"live", qos=1, retain=True)
+            (found,) = await receive(late, 1)
+            assert (found.payload, found.retain) == (b"live", False)
+
+            await owner.publish("system/config/stt", b"", qos=1, retain=True)
+            (found,) = await receive(late, 1)
+            assert (found.payload, found.retain) == (b"", False)
+
+        async with client(any_broker, STT) as later:
+            await later.subscribe([("system/config/stt", 1), (END, 1)])
+            await later.publish(END, b"", qos=1)
+            assert await received_until(later, END) == []
+
+
+async def test_mosquittos_tools(any_broker):
+    published = await tool(
+        "mosquitto_pub", any_broker, SUPERVISOR, "-t", "system/config/stt", "-m", "hello", "-q", "1", "-r"
+    )
+    assert published.returncode == 0, published.stderr
+    seen = await tool("mosquitto_sub", any_broker, READER, "-t", "system/#", "-v", "-C", "1", "-W", "5")
+    assert (seen.returncode, seen.stdout) == (0, b"system/config/stt hello\n")
+
+
+async def test_a_client_that_publishes_and_leaves_at_once_loses_nothing(any_broker):
+    """mosquitto_pub -l sends its lines and DISCONNECT in one go."""
+    async with client(any_broker, SUPERVISOR) as subscriber:
+        await subscriber.subscribe("home/line", qos=1)
+        async with RawClient.login(any_broker, STT) as raw:
+            for number in range(100):
+                raw.publish("home/line", str(number).encode(), qos=number % 2, packet_id=number + 1)
+            raw.send(packet(0xE0, b""))
+            await raw.closed()
+        # Messages of QoS 0 may pass those of QoS 1 that wait for the subscriber's acknowledgements.
+        found = await receive(subscriber, 100)
+        assert {int(message.payload) for message in found} == set(range(100))
+
+
+def test_paho_with_its_own_thread(any_broker):
+    got, subscribed = threading.Event(), threading.Event()
+    seen: list[tuple[str, bytes, bool]] = []
+
+    def on_message(_client: paho.Client, _: object, message: paho.MQTTMessage) -> None:
+        seen.append((message.topic, message.payload, message.retain))
+        got.set()
+
+    listener = paho.Client(CallbackAPIVersion.VERSION2, client_id="stt-paho")
+    listener.username_pw_set(STT.name, STT.password)
+    listener.on_connect = lambda each, *_: each.subscribe("home/+/state", 1)
+    listener.on_subscribe = lambda *_: subscribed.set()
+    listener.on_message = on_message
+    listener.connect(HOST, any_broker.port)
+    listener.loop_start()
+    try:
+        assert subscribed.wait(DEADLINE)
+        assert listener.publish("home/lamp/state", b"on", qos=2).rc == paho.MQTT_ERR_SUCCESS
+        assert got.wait(DEADLINE)
+    finally:
+        listener.disconnect()
+        listener.loop_stop()
+    assert seen == [("home/lamp/state", b"on", False)]
+
+
+async def test_a_message_of_qos_2_is_delivered_once_though_sent_twice(any_broker):
+    async with client(any_broker, SUPERVISOR) as subscriber, RawClient.login(any_broker, STT) as raw:
+        await subscriber.subscribe("home/#", qos=1)
+        for _ in range(2):
+            raw.publish("home/once", b"", qos=2, packet_id=9)
+            assert await raw.packet() == (0x50, b"\0\x09")
+        raw.send(packet(0x62, b"\0\x09"))
+        assert await raw.packet() == (0x70, b"\0\x09")
+        raw.publish(END, b"", qos=1)
+        assert await received_until(subscriber, END) == [("home/once", b"")]
+
+
+async def test_a_persistent_session_gets_what_it_missed(any_broker):
+    options = {"client_id": "stt-keeps", "clean": False}
+    async with RawClient.login(any_broker, STT, **options) as raw:
+        await raw.subscribe("home/#", qos=1)
+        raw.send(packet(0xE0, b""))
+        await raw.closed()
+    async with client(any_broker, SUPERVISOR) as publisher:
+        await publisher.publish("home/zero", b"not kept", qos=0)
+        for number in range(3):
+            await publisher.publish("home/a", str(number), qos=1, retain=True)
+    async with RawClient.login(any_broker, STT, **options) as raw:
+        found = [await raw.message() for _ in range(3)]
+        assert [(each.payload, each.retain) for each in found if each.topic == "home/a"] == [
+            (b"0", False),
+            (b"1", False),
+            (b"2", False),
+        ]
+        # The subscription is there still, and nothing was sent because of the reconnect alone.
+        raw.publish(END, b"", qos=1)
+        assert (await raw.message()).topic == END
+
+
+async def test_what_was_not_acknowledged_comes_again(any_broker):
+    options = {"client_id": "stt-forgets", "clean": False}
+    async with client(any_broker, SUPERVISOR) as publisher:
+        async with RawClient.login(any_broker, STT, **options) as raw:
+            await raw.subscribe("home/#", qos=1)
+            await publisher.publish("home/a", b"twice", qos=1)
+            first, body = await raw.packet()
+            assert (first, body[2:8]) == (0x32, b"home/a")
+            raw.reset()
+        async with RawClient.login(any_broker, STT, **options) as raw:
+            first, again = await raw.packet()
+            assert (first, again) == (0x3A, body), "the same packet with DUP set"
+
+
+async def test_a_clean_session_leaves_nothing(any_broker):
+    options = {"client_id": "stt-keeps", "clean": False}
+    async with RawClient.login(any_broker, STT, **options) as raw:
+        await raw.subscribe("home/#", qos=1)
+    async with RawClient.login(any_broker, STT, client_id="stt-keeps", clean=True):
+        pass
+    async with client(any_broker, SUPERVISOR) as publisher:
+        await publisher.publish("home/a", b"", qos=1)
+    async with RawClient.login(any_broker, STT, **options) as raw:
+        await raw.subscribe(END, qos=1)
+        raw.publish(END, b"", qos=1)
+        assert (await raw.message()).topic == END
+
+
+@pytest.mark.parametrize("retain", [False, True])
+async def test_a_last_will_is_published_when_the_client_is_lost(any_broker, retain):
+    will = Publish("home/will", b"gone", 1, retain)
+    async with client(any_broker, SUPERVISOR) as witness:
+        await witness.subscribe("home/will", qos=1)
+        async with RawClient.login(any_broker, STT, will=will):
+            pass
+        (found,) = await receive(witness, 1)
+        assert (found.payload, found.qos) == (b"gone", 1)
+    async with client(any_broker, SUPERVISOR) as late:
+        await late.subscribe([("home/will", 1), (END, 1)])
+        await late.publish(END, b"", qos=1)
+        assert await received_until(late, END) == ([("home/will", b"gone")] if retain else [])
+
+
+async def test_no_last_will_after_a_disconnect(any_broker):
+    will = aiomqtt.Will("home/will", b"gone", qos=1)
+    async with client(any_broker, SUPERVISOR) as witness:
+        await witness.subscribe("home/#", qos=1)
+        async with client(any_broker, STT, will=will):
+            pass
+        await witness.publish(END, b"", qos=1)
+        assert await received_until(witness, END) == []
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_a_newcomer_with_the_same_id_takes_over(any_broker, clean):
+    """Both with that flag. The earlier connection ends; the newcomer lives, and gets each message once."""
+    options = {"client_id": "stt-one", "clean": clean}
+    async with RawClient.login(any_broker, STT, **options) as first:
+        await first.subscribe("home/#", qos=1)
+        async with RawClient.login(any_broker, STT, **options) as second:
+            await first.closed()
+            await second.subscribe("home/#", qos=1)
+            second.publish("home/a", b"1", qos=1)
+            second.publish("home/b", b"2", qos=1)
+            assert [(await second.message()).payload for _ in range(2)] == [b"1", b"2"]
+
+
+async def test_retained_messages_of_others_do_not_come_at_connect(any_broker):
+    """Others' subscriptions, and even one's own from an earlier connection, bring none."""
+    async with client(any_broker, SUPERVISOR) as owner:
+        await owner.subscribe("#", qos=1)
+        for service in ("stt", "tts"):
+            await owner.publish(f"system/config/{service}", b"{}", qos=1, retain=True)
+        for clean in (True, False):
+            options = {"client_id": "tts-new", "clean": clean}
+            async with RawClient.login(any_broker, TTS, **options) as raw:
+                await raw.subscribe(END, qos=1)
+                raw.publish(END, b"", qos=1)
+                assert (await raw.message()).topic == END
+
+
+async def test_fifty_persistent_clients_reconnecting_at_once_are_right(any_broker):
+    """Each gets its own message that it missed, once, and none of the others'."""
+    count = 50
+
+    def each(number: int) -> aiomqtt.Client:
+        return client(any_broker, STT, identifier=f"stt-{number}", clean_session=False)
+
+    async def subscribe(number: int) -> None:
+        async with each(number) as worker:
+            await worker.subscribe([(f"home/{number}", 1), (END, 1)])
+
+    found: dict[int, list[tuple[str, bytes]]] = {}
+
+    async def come_back(number: int) -> None:
+        async with each(number) as worker:
+            await worker.publish("home/back", str(number), qos=1)
+            found[number] = await received_until(worker, END)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(count):
+            tasks.start_soon(subscribe, number)
+    async with client(any_broker, SUPERVISOR) as owner:
+        await owner.subscribe("home/back", qos=1)
+        for number in range(count):
+            await owner.publish(f"home/{number}", str(number), qos=1, retain=True)
+        async with anyio.create_task_group() as tasks:
+            for number in range(count):
+                tasks.start_soon(come_back, number)
+            await receive(owner, count)
+            await owner.publish(END, b"", qos=1)
+    assert found == {number: [(f"home/{number}", str(number).encode())] for number in range(count)}
+
+
+async def test_a_malformed_filter_does_not_subscribe(any_broker):
+    """Mosquitto closes the connection, the embedded broker answers 0x80; both are allowed."""
+    async with RawClient.login(any_broker, SUPERVISOR) as raw:
+        raw.send(packet(0x82, b"\0\1" + text("home/#/x") + b"\1"))
+        with contextlib.suppress(EOFError):
+            assert await raw.packet() == (0x90, b"\0\1\x80")
+
+
+async def test_a_large_message_arrives_whole(any_broker):
+    payload = bytes(range(256)) * 1024
+    async with client(any_broker, SUPERVISOR) as subscriber, client(any_broker, SUPERVISOR) as publisher:
+        await subscriber.subscribe("system/config/stt", qos=1)
+        await publisher.publish("system/config/stt", payload, qos=1)
+        assert (await receive(subscriber, 1))[0].payload == payload
+
+
+async def test_many_retained_messages_come_all_whatever_the_windows(embedded_broker):
+    """More than fit into a client's window of unacknowledged messages, and more than a session may queue."""
+    broker = embedded_broker()
+    expected = {f"system/state/s{number}" for number in range(1500)}
+    async with RawClient.login(broker, SUPERVISOR) as owner:
+        for topic in expected:
+            owner.publish(topic, bytes(500), retain=True)
+        await owner.flushed()
+    async with RawClient.login(broker, STT) as late:
+        await late.subscribe("system/state/#", qos=1)
+        assert {(await late.message()).topic for _ in expected} == expected
