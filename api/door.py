@@ -4,6 +4,7 @@ One ASGI application around Litestar's, so that it also holds for what Litestar 
 security header fields, HEAD, one access log line, and no exception that leaves it.
 """
 
+import asyncio
 import re
 import secrets
 import time
@@ -82,6 +83,9 @@ class Door:
                 inner = scope.copy()
                 inner["method"] = HttpMethod.GET
             await self._app(inner, receive, answer)
+        except asyncio.CancelledError:
+            # Only the server's end cancels a request, after the grace; this is its task's outermost frame.
+            structlog.get_logger("api").warning("request cut off by the end of the server", path=scope["path"][:200])
         except Exception as error:
             problem = problem_of(error, path=scope["path"], request_id=request_id.decode())
             if status:
@@ -96,7 +100,7 @@ class Door:
                     path=scope["path"][:200],
                     status=status,
                     ms=round((time.perf_counter() - began) * 1000, 2),
-                    token=identity.name if identity is not None else None,
+                    caller=identity.name if identity is not None else None,
                 )
 
     async def overloaded(self, scope: Scope, receive: Receive, send: Send) -> None:

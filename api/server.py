@@ -18,7 +18,7 @@ from api.door import Door
 from api.state import Limits
 
 _TICK = 1.0
-"""Seconds between two looks at the connections' deadlines, and at the clock for `Date`."""
+"""At most these seconds between two looks at the connections' deadlines, and at the clock for `Date`."""
 
 
 class Server:
@@ -116,8 +116,10 @@ class Server:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        limits = self._limits
+        pause = min(_TICK, limits.head_seconds, limits.drain_seconds, limits.write_seconds)
         while True:
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(pause)
             self._set_date()
             now = loop.time()
             for connection in self._connections():
