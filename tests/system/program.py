@@ -212,11 +212,15 @@ class Program:
 
     @property
     def token(self) -> str:
+        return self.variable("CONFIG_API_TOKEN")
+
+    def variable(self, name: str) -> str:
+        """A one-line variable of the `.env` that the first run has made."""
         for line in (self.folder / ".env").read_text().splitlines():
-            name, _, value = line.partition("=")
-            if name == "CONFIG_API_TOKEN":
+            key, _, value = line.partition("=")
+            if key == name:
                 return value.strip("\"'")
-        raise AssertionError("no CONFIG_API_TOKEN in .env")
+        raise AssertionError(f"no {name} in .env")
 
     @contextlib.contextmanager
     def client(self) -> Iterator[httpx.Client]:

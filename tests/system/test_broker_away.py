@@ -1,0 +1,75 @@
+"""The broker goes away under changes: every change is taken, and what is retained is right when it is back."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from tests.support import Mosquitto
+from tests.system.agreement import Retained, stored
+from tests.system.lean import LeanClient
+from tests.system.program import Program, config_only_manifest
+
+Make = Callable[..., Program]
+
+SERVICES = 50
+CHANGES = 20
+
+
+async def change_all(program: Program, rounds: int) -> None:
+    async def change(number: int) -> None:
+        service = f"service-{number:03}"
+        async with LeanClient(program.url, program.token) as client:
+            version = await client.version(service)
+            for _ in range(rounds):
+                status, answer = await client.patch(service, version, router_wake_ack_text=f"value {version}")
+                assert status == 200, answer
+                version = answer["version"]
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(change(number) for number in range(SERVICES)))
+
+
+async def test_changes_while_mosquitto_is_away(program: Make, mosquitto: Callable[..., Mosquitto]) -> None:
+    broker = mosquitto()
+    supervised = program(config_only_manifest(SERVICES), MQTT_URL=f"mqtt://127.0.0.1:{broker.port}").start()
+    broker.stop()
+    supervised.until("bridge is ill")
+    await change_all(supervised, CHANGES)
+    broker.start()
+    rows = stored(supervised.folder)
+    assert {row.version for row in rows.values()} == {CHANGES + 1}
+    async with Retained(supervised.broker) as retained:
+        await retained.until(rows, timeout=20)
+        assert retained.config("service-007")["router_wake_ack_text"] == f"value {CHANGES}"
+    assert supervised.stop() == 0
+
+
+async def test_a_crash_between_commit_and_publish(program: Make, mosquitto: Callable[..., Mosquitto]) -> None:
+    broker = mosquitto()
+    supervised = program(config_only_manifest(3), MQTT_URL=f"mqtt://127.0.0.1:{broker.port}").start()
+    broker.stop()
+    supervised.until("bridge is ill")
+    assert supervised.put("service-001", router_wake_ack_text="unheard").status_code == 200
+    supervised.kill()
+    broker.start()
+    supervised.start()
+    async with Retained(supervised.broker) as retained:
+        await retained.until(stored(supervised.folder), timeout=20)
+        seen: dict[str, Any] = retained.config("service-001")
+    assert seen["router_wake_ack_text"] == "unheard"
+    assert supervised.stop() == 0
+
+
+async def test_a_broker_that_refuses_the_password_is_said_clearly(
+    program: Make, mosquitto: Callable[..., Mosquitto]
+) -> None:
+    broker = mosquitto(users={"tars": "right"})
+    supervised = program(config_only_manifest(1), MQTT_URL=f"mqtt://tars:wrong@127.0.0.1:{broker.port}").start()
+    said = supervised.until("bridge is ill")
+    assert "wrong" not in said
+    with supervised.client() as client:
+        health = client.get("/api/config/health").json()
+    assert not health["ok"]
+    assert "refuses our login" in health["components"]["bridge"]["detail"]
+    assert supervised.put("service-000", router_wake_ack_text="still").status_code == 200
+    assert supervised.stop() == 0
