@@ -26,11 +26,23 @@ PROGRAM = "tars-supervisor"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: the process's) ask for, and return its exit code."""
+    _open_standard_descriptors()
     command = _parser().parse_args(arguments).command
     try:
         return _run() if command == "run" else _check()
     except KeyboardInterrupt:
         return OK
+
+
+def _open_standard_descriptors() -> None:
+    """Give 0, 1 and 2 to /dev/null where they are closed: a store or a lock under such a number would be written to."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # open(2) takes the lowest number that is free, so this one.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -122,7 +122,9 @@ def test_each_assignment_is_one_line(contents):
         assert "\n" not in _dotenv.render("A", value)
 
 
-@pytest.mark.parametrize("value", ["plain", "two words", "it's", "$HOME `id` \\", "ümläut", 'a"b', "a\\b'c"])
+@pytest.mark.parametrize(
+    "value", ["plain", "two words", "it's", "it's $HOME `id` \\ \"", "$HOME `id` \\", "ümläut", 'a"b', "a\\b'c"]
+)
 def test_a_shell_reads_the_same(tmp_path: Path, value):
     shell = shutil.which("sh")
     assert shell

@@ -124,16 +124,37 @@ def test_run_shows_keys_once_where_they_cannot_be_kept(home):
     assert any(line.startswith("CONFIG_API_TOKEN=tars_") for line in rest)
 
 
-def test_a_reader_that_leaves_is_no_mistake(home):
+@pytest.mark.parametrize("arguments", [("check",), ("run",)])
+@pytest.mark.parametrize("descriptor", ["stdout", "stderr"])
+def test_a_reader_that_leaves_is_no_mistake(home, arguments, descriptor):
+    read, write = os.pipe()
+    os.close(read)
+    other = "stderr" if descriptor == "stdout" else "stdout"
+    try:
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            cwd=home,
+            timeout=60,
+            check=False,
+            # `run` is refused.
+            env={"PATH": os.environ["PATH"], **({"LOG_LEVEL": "x"} if arguments == ("run",) else {})},
+            **{descriptor: write, other: subprocess.PIPE},
+        )
+    finally:
+        os.close(write)
+    assert done.returncode == (2 if arguments == ("run",) else 0)
+    assert b"Traceback" not in (done.stdout or b"") + (done.stderr or b"")
+
+
+def test_closed_descriptors_do_not_become_something_else(home):
     shell = shutil.which("sh")
     assert shell
-    done = subprocess.run(
-        [shell, "-c", f"{PROGRAM} check | true; {PROGRAM} check >&-"],
-        cwd=home,
-        capture_output=True,
-        timeout=60,
-        check=False,
-        env={"PATH": os.environ["PATH"]},
+    script = (
+        "import os, supervisor.main as m\n"
+        "numbers = lambda: str([os.fstat(n).st_rdev for n in (0, 1, 2)])\n"
+        "m._check = lambda: __import__('pathlib').Path('out').write_text(numbers() + '\\n') and 0\n"
+        "m.main(['check'])\n"
     )
-    assert done.returncode == 0
-    assert b"Traceback" not in done.stderr
+    subprocess.run([shell, "-c", f'{sys.executable} -c "$0" <&- >&- 2>&-', script], cwd=home, timeout=60, check=True)
+    null = Path(os.devnull).stat().st_rdev
+    assert (home / "out").read_text() == f"{[null] * 3}\n"
