@@ -85,16 +85,20 @@ class DatabaseActor(Actor):
         """
         published = tuple(self._published.items())
         done = await self._thread.run(self._store.commit, [call.request for call in batch], published)
-        if self._answer_calls(batch, done) and published:
-            self._published.clear()
-        done.go_on()
+        try:
+            if self._answer_calls(batch, done) and published:
+                self._published.clear()
+        finally:
+            done.go_on()
 
     @batched(max_size=GROUP)
     async def log_access(self, batch: Sequence[Call[AccessEntry, None]]) -> None:
         """Append to the access log; answered when it is on disk."""
         done = await self._thread.run(self._store.log_access, [call.request for call in batch])
-        self._answer_calls(batch, done)
-        done.go_on()
+        try:
+            self._answer_calls(batch, done)
+        finally:
+            done.go_on()
 
     def acknowledge(self, published: Sequence[tuple[ServiceName, Version]]) -> None:
         """Note what the broker has acknowledged. It is written with the next commit, or a second from now."""
@@ -155,18 +159,15 @@ class DatabaseActor(Actor):
 
     def _answer_calls(self, batch: Sequence[Call[Any, T]], done: Done[list[T | Exception]]) -> bool:
         """Answer each call of the batch; true if anything was committed."""
-        error = done.error
-        outcomes = done.work.result() if error is None else [error for _ in batch]
-        committed = False
-        refusal: BaseException | None = None
+        outcomes = done.work.result()
+        refusals = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        committed = len(refusals) < len(outcomes)
+        self._note_status(None if committed else refusals[-1])
         for call, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                refusal = outcome
+            if isinstance(outcome, Exception):
                 call.fail(outcome)
             else:
-                committed = True
                 call.reply(outcome)
-        self._note_status(None if committed else refusal)
         return committed
 
     def _note_status(self, error: BaseException | None) -> None:

@@ -1,6 +1,9 @@
 """Tables that others know, and the numbered migrations."""
 
 import sqlite3
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
@@ -143,3 +146,21 @@ def test_the_log_is_grown_before_it_is_used(path: Path) -> None:
             (outcome,) = store.commit([request(change(STT, version, {"a": version}))])
             assert isinstance(outcome, Committed)
         assert log.stat().st_size == size
+
+
+def test_an_acknowledged_write_is_on_disk(path: Path) -> None:
+    """FULL: an fsync of the log at each commit. NORMAL would lose the last commits in a power cut, and no kill shows it."""
+    with closing(Store(path).open()) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        (pages,) = connection.execute("PRAGMA wal_autocheckpoint").fetchone()
+        assert 250 <= pages <= 1000
+
+
+def test_the_wheel_carries_the_migrations(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parents[3], check=True, capture_output=True, timeout=60)
+    (wheel,) = tmp_path.glob("tars_supervisor-*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        carried = {name.rpartition("/")[2] for name in content.namelist() if "actors/database/migrations/" in name}
+    assert carried == {each.name for each in migrations()}
