@@ -24,6 +24,9 @@ _STEADY_S = 5.0
 _MAX_QUEUED = 256
 
 _log = logging.getLogger(__name__)
+# paho logs an error for each lost connection and failed attempt; the link tells it once.
+_paho_log = logging.getLogger(f"{__name__}.paho")
+_paho_log.setLevel(logging.CRITICAL)
 
 
 class Link:
@@ -114,7 +117,7 @@ class Link:
             will=self._will,
             tls_context=self._tls,
             max_queued_incoming_messages=_MAX_QUEUED,
-            logger=_log.getChild("client"),
+            logger=_paho_log,
         )
         async with client:
             codes = await client.subscribe(self._topic, qos=1)
@@ -210,11 +213,14 @@ class _Client(aiomqtt.Client):
                 self._disconnected.exception()  # retrieved, or asyncio complains when it is collected
 
     def _drop(self) -> None:
-        self._client.disconnect()
+        # paho's own disconnect() only queues a DISCONNECT, for a loop that may never turn again.
+        self._client._sock_close()  # noqa: SLF001 - there is no public way to close at once
         if self._misc_task is not None:
             self._misc_task.cancel()
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
+        if self._connected.cancelled():
+            return  # the attempt was given up; aiomqtt would raise in paho's callback
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError(f"closed before it answered ({reason_code})"))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)

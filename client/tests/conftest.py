@@ -66,16 +66,15 @@ class Mosquitto:
         return f"mqtt://127.0.0.1:{self.port}"
 
     def _configure(self, *lines: str) -> None:
-        text = "\n".join([f"listener {self.port} 127.0.0.1", *lines]) + "\n"
+        # Started as root it would give that up, and with it the sight of a test's folder.
+        text = "\n".join(["user root", f"listener {self.port} 127.0.0.1", *lines]) + "\n"
         (self._directory / "mosquitto.conf").write_text(text)
 
     def require_password(self, user: str, password: str) -> None:
         """From the next start on, only this login counts."""
         passwords = self._directory / "passwords"
-        passwords.write_text(f"{user}:{password}\n")
-        subprocess.run(["mosquitto_passwd", "-U", passwords], check=True, capture_output=True)
-        passwords.chmod(0o644)  # it drops root when started as root
-        self._directory.chmod(0o755)
+        command = ["mosquitto_passwd", "-b", "-c", passwords, user, password]
+        subprocess.run(command, check=True, capture_output=True)
         self._configure("allow_anonymous false", f"password_file {passwords}")
 
     async def start(self) -> None:
@@ -139,7 +138,7 @@ async def broker(stopped_broker: Mosquitto) -> Mosquitto:
 
 
 class Watcher:
-    """Sees everything under `system/`, as the supervisor would."""
+    """Sees what workers report, as the supervisor would."""
 
     def __init__(self) -> None:
         self.seen: dict[str, list[dict[str, Any]]] = {}
@@ -147,7 +146,7 @@ class Watcher:
     async def run(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
             assert isinstance(message.payload, bytes)
-            if message.payload:
+            if message.payload and not message.topic.matches("system/config/#"):
                 self.seen.setdefault(str(message.topic), []).append(orjson.loads(message.payload))
 
     def last(self, topic: str) -> dict[str, Any]:
