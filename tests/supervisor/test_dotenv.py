@@ -3,7 +3,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor import _dotenv
@@ -98,6 +98,7 @@ def test_long_runs_do_not_take_long():
         _dotenv.parse(text.encode())
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text(st.characters(exclude_categories=("Cs",))).map(str.encode))
 def test_any_bytes_give_entries_and_mistakes(data):
     entries, wrong = _dotenv.parse(data)
@@ -105,17 +106,20 @@ def test_any_bytes_give_entries_and_mistakes(data):
     assert all(1 <= each.line <= lines for each in [*entries, *wrong])
 
 
+@settings(deadline=None)
 @given(st.text("AB=\"'\\#\n \tnexport$\r"))
 def test_any_text_of_the_grammar_gives_entries_and_mistakes(text):
     _dotenv.parse(text.encode())
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(KEYS, VALUES), unique_by=lambda each: each[0]))
 def test_reads_back_what_it_writes(pairs):
     text = "".join(f"{_dotenv.render(key, value)}\n" for key, value in pairs)
     assert values(text) == dict(pairs)
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, max_size=5))
 def test_each_assignment_is_one_line(contents):
     for value in contents:

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor._redact import SHORTEST, Redactor
@@ -205,9 +205,11 @@ def test_rich_stays_out():
     assert done.stdout == b"False False\n"
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
-        st.text(min_size=1), st.recursive(st.none() | st.text() | st.integers() | st.binary() | st.floats(), st.lists)
+        st.text(min_size=1),
+        st.recursive(st.none() | st.text() | st.integers() | st.binary() | st.floats(), st.lists, max_leaves=5),
     )
 )
 def test_every_event_is_one_line(event):
@@ -219,6 +221,7 @@ def test_every_event_is_one_line(event):
     assert b"\x1b" not in short
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_characters='"{}[]:,', exclude_categories=("Cs",)), min_size=SHORTEST),
     st.text(),
