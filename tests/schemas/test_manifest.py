@@ -125,7 +125,10 @@ stop_grace_s = nan
             '16: d: pass_environment[1] must be text in quotes, such as "text"',
             "17: d: pass_environment[2] is reserved: the supervisor sets it, or no worker may have it; remove it here",
             '18: e: it has no command; write one, such as command = ["./worker"], or another kind',
-            "19: 'F' is not a service name: a lower-case letter, then at most 62 lower-case letters, digits and hyphens; rename it",
+            (
+                "19: 'F' is not a service name: a lower-case letter, then at most 62 lower-case letters, digits and "
+                "hyphens; rename it"
+            ),
             '20: unknown key "service"; did you mean "services"?',
             "23: g: health_topic system/health/a is that of a too (line 1); give each service its own",
             "25: h: command[0] is empty; write something, or remove it",

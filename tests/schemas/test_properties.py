@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schemas.field_spec import MAX_INTEGER, FieldSpec
@@ -118,10 +118,12 @@ def test_whatever_stands_in_the_environment_the_variable_is_named(data: st.DataO
         assert orjson.dumps(values)
 
 
-@given(st.data(), st.text(string.ascii_uppercase + string.digits + "§", min_size=6, max_size=9))
+@given(st.data(), st.text(string.ascii_uppercase + "§", min_size=6, max_size=9))
 def test_no_message_holds_a_secret(data: st.DataObject, secret: str) -> None:
     schema = schema_for("llm-worker")
     values = data.draw(st.dictionaries(st.sampled_from(schema.keys), JSON_VALUES, max_size=3))
+    # What stands in a setting that is no secret may be quoted.
+    assume(secret not in str(values))
     with pytest.raises(ConfigInvalid) as caught:
         schema.check({**values, "openai_api_key": secret, "openai_model": 1}, secrets={"openai_api_key": secret})
     assert secret not in str(caught.value)
