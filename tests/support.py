@@ -199,9 +199,7 @@ class Mosquitto:
         if self._persistence:
             lines.append(f"persistence_location {self._folder}/")
         if self._users is not None:
-            self._write_private(
-                "passwords", "".join(f"{password_line(*each)}\n" for each in self._users.items())
-            )
+            self._write_private("passwords", "".join(f"{password_line(*each)}\n" for each in self._users.items()))
             lines.append(f"password_file {self._folder / 'passwords'}")
         if self._acl is not None:
             self._write_private("acl", self._acl)

@@ -1,6 +1,7 @@
 """The helpers themselves: a leak fails the test that leaked, and the broker does what a test asks."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +44,9 @@ tests.conftest.SETTLE = 0.3
 """
 
 
-def test_a_leak_fails_the_test_that_leaked(pytester: pytest.Pytester) -> None:
+def test_a_leak_fails_the_test_that_leaked(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The client's tests are a package of that name too, and come first on the path of an editable install.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytester.makepyfile(LEAKY)
     pytester.makeconftest(CONFTEST)
     pytester.makeini("[pytest]\nanyio_mode = auto\n")
@@ -72,9 +75,7 @@ def test_mosquitto_restarts_on_its_port(mosquitto: MosquittoFactory) -> None:
     broker = mosquitto(users={"alice": "secret"}, acl="user alice\ntopic readwrite #\n", persistence=True)
     login = ["-h", "127.0.0.1", "-p", str(broker.port), "-t", "a/b", "-u", "alice", "-P"]
     subprocess.run([publish, *login, "secret", "-r", "-q", "1", "-m", "kept"], check=True, timeout=10)
-    refused = subprocess.run(
-        [publish, *login, "wrong", "-m", "x"], check=False, timeout=10, stderr=subprocess.DEVNULL
-    )
+    refused = subprocess.run([publish, *login, "wrong", "-m", "x"], check=False, timeout=10, stderr=subprocess.DEVNULL)
     assert refused.returncode != 0
 
     port = broker.port
