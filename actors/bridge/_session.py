@@ -50,7 +50,6 @@ class Timing:
     stubborn_retry: float = 30.0
     sign_again: float = 110.0
     sign_spread: float = 30.0
-    sign_retry: float = 0.25
     drift: float = 30.0
     tick: float = 1.0
     window: int = 32
@@ -103,7 +102,7 @@ class Session:
         self._failure: Failure | None = None
         self._told: object = None
         self._drift = self._timing.wall() - self._timing.monotonic()
-        self._sign_not_before = 0.0
+        self._signer_away = False
         self._will_topic = ""
         self._wills: set[bytes] = set()
 
@@ -229,7 +228,7 @@ class Session:
         if plain is not None:
             mid = link.publish_now(*plain, qos=1, retain=True)
             desired.published(mid, plain[0], timing.monotonic())
-        signed = timing.monotonic() >= self._sign_not_before and await self._publish_signed(link)
+        signed = not self._signer_away and await self._publish_signed(link)
         return signed or message is not None or plain is not None
 
     async def _publish_signed(self, link: Link) -> bool:
@@ -241,10 +240,10 @@ class Session:
         try:
             payload = await self._sign(unsigned)
         except (Rejected, OutcomeUnknown) as error:
-            # The signer is being restarted, or busy. All other kinds of content go on meanwhile.
+            # The signer is being restarted, or busy. Until the next tick only other kinds of content go on.
             logger.warning("nothing can be signed at present: %s", error)
             desired.put_back(topic)
-            self._sign_not_before = timing.monotonic() + timing.sign_retry
+            self._signer_away = True
             return False
         except Exception:
             logger.exception("version %d of %s cannot be signed and is not published", unsigned.version, topic)
@@ -276,6 +275,7 @@ class Session:
             self._drift = drift
             self._desired.sign_again()
         self._desired.sign_due(now)
+        self._signer_away = False
         self._wake.set()
         started = self._desired.oldest_flight
         if started is not None and now - started > timing.puback_timeout:

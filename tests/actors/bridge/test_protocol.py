@@ -325,7 +325,7 @@ async def test_messages_wait_while_away_and_the_oldest_are_dropped(puppet):
 
 
 async def test_the_signer_away_holds_back_only_what_has_to_be_signed(puppet):
-    async with running_bridge(puppet.url, timing=dataclasses.replace(QUICK, sign_retry=0.05)) as rig:
+    async with running_bridge(puppet.url) as rig:
         await rig.connected()
         signer = rig.signer._slot.ref
         rig.signer.detach()
@@ -335,6 +335,17 @@ async def test_the_signer_away_holds_back_only_what_has_to_be_signed(puppet):
         assert "signed" not in rig.tokens
         rig.signer.attach(signer)
         await rig.acknowledged("signed")
+
+
+async def test_what_comes_while_a_signature_is_awaited_does_not_wait_for_a_tick(puppet):
+    async with running_bridge(puppet.url, timing=dataclasses.replace(QUICK, tick=1000)) as rig:
+        await rig.connected()
+        rig.signer.detach()
+        await rig.retain("signed", unsigned(1), token="signed")
+        await rig.retain("plain", b"1", token="plain")
+        await rig.acknowledged("plain")
+        assert "signed" not in rig.tokens
+        rig.ref.cancel()
 
 
 async def test_what_cannot_be_signed_holds_back_nothing(puppet, caplog):
