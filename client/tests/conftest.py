@@ -1,4 +1,8 @@
-"""What these tests share: a loop, a real broker, a supervisor's stand-in, and a watch for leftovers."""
+"""What these tests share: a loop, a real broker, a supervisor's stand-in, and a watch for leftovers.
+
+This folder has no `__init__.py`, alone of all tests folders: an editable install puts `client/` on the path, where it
+would be a second top-level package `tests` and hide the other one.
+"""
 
 import asyncio
 import os
