@@ -8,6 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 from api.docs_page import STYLE_SOURCE
 from api.door import Door, security_headers
 from api.routes import documentation, health, identity, services
+from api.routes._route import options_routes
 from api.state import ApiState
 
 
@@ -16,7 +17,8 @@ def create_app(state: ApiState) -> Door:
     handlers: list[HTTPRouteHandler] = [*health.routes(state), *identity.routes(state), *services.routes(state)]
     handlers += documentation.routes(handlers, state.version)
     app = Litestar(
-        handlers,
+        # OPTIONS first: else Litestar adds its own to a path's first handler, and refuses ours.
+        [*options_routes(handlers), *handlers],
         # Each by its default would do something of its own: make a document out of signatures that tell nothing, set
         # the standard library's logging up, show tracebacks where an environment variable asks for it.
         openapi_config=None,

@@ -22,8 +22,8 @@ class Finished:
 
     def __init__(self, body: bytes, headers: Headers, *, status: int = 200) -> None:
         length = (b"content-length", str(len(body)).encode())
-        # RFC 9110, section 8.6: a 304 may tell the length of the content it leaves out, but ours has none.
-        fields = [*headers] if status == 304 else [length, *headers]
+        # RFC 9110, section 8.6: never in a 204; in a 304 it would be the length of what is left out.
+        fields = [*headers] if status in {204, 304} else [length, *headers]
         self._start: Any = {"type": "http.response.start", "status": status, "headers": fields}
         self._body: Any = {"type": "http.response.body", "body": body, "more_body": False}
 

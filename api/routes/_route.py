@@ -1,6 +1,6 @@
 """One route: its handler, who may call it, and what the documentation says of it, in one place."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
 from litestar import Request
@@ -46,8 +46,25 @@ def route(method: Method, path: str, operation: Operation, handler: Authorized, 
     return _litestar(method, path, operation, handle)
 
 
+def options_routes(handlers: Iterable[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
+    """For every path, an answer to OPTIONS (RFC 9110, section 9.3.7). Litestar's own knows a path's first method only."""
+    methods: dict[str, set[str]] = {}
+    for handler in handlers:
+        for path in handler.paths:
+            methods.setdefault(path, {"HEAD", "OPTIONS"} if "GET" in handler.http_methods else {"OPTIONS"})
+            methods[path] |= {str(method) for method in handler.http_methods}
+    return [_options(path, ", ".join(sorted(allowed))) for path, allowed in methods.items()]
+
+
+def _options(path: str, allowed: str) -> HTTPRouteHandler:
+    async def handle() -> Finished:
+        return Finished(b"", [(b"allow", allowed.encode())], status=204)
+
+    return HTTPRouteHandler(path, http_method="OPTIONS", status_code=200, name=f"options {path}")(handle)
+
+
 def operation_of(handler: HTTPRouteHandler) -> Operation | None:
-    """What the route says of itself; None for those that Litestar adds (OPTIONS)."""
+    """What the route says of itself; None where it was not made by `route` or `open_route`."""
     operation: Operation | None = handler.opt.get(_OPERATION)
     return operation
 
@@ -57,7 +74,7 @@ def _litestar(method: Method, path: str, operation: Operation, handle: Handler) 
         path,
         http_method=method,
         name=operation.id,
-        # Ours says that the answer is an ASGI application: Litestar sends it as it is.
+        # Not used: the answer is an ASGI application with a status of its own, which Litestar sends as it is.
         status_code=200,
         opt={_OPERATION: operation},
     )

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
 import orjson
 from litestar.handlers import HTTPRouteHandler
@@ -12,6 +14,9 @@ from api.etags import revalidated
 from api.openapi import Described, openapi_document
 from api.responses import Finished
 from api.routes._route import Bare, open_route, operation_of
+
+Finishable = tuple[bytes, str, bytes]
+"""A body, its ETag, and its media type."""
 
 _TAG = "Documentation"
 
@@ -38,19 +43,30 @@ GET_DOCS = Operation(
 
 
 def routes(others: Iterable[HTTPRouteHandler], version: str) -> list[HTTPRouteHandler]:
-    """The routes that describe `others`, and themselves. Both answers are made here, once."""
-    finished: dict[str, tuple[bytes, str, bytes]] = {}
+    """The routes that describe `others`, and themselves."""
+    described: list[HTTPRouteHandler] = []
+
+    # Made when somebody asks, once: together they take longer than the rest of the application's start.
+    @cache
+    def document() -> dict[str, Any]:
+        return openapi_document(_described(described), version)
+
+    @cache
+    def finished_schema() -> Finishable:
+        return _finishable(orjson.dumps(document()), b"application/json")
+
+    @cache
+    def finished_page() -> Finishable:
+        return _finishable(docs_page(document()).encode(), b"text/html; charset=utf-8")
 
     async def schema(request: Bare) -> Finished:
-        return revalidated(request.scope, *finished["schema"])
+        return revalidated(request.scope, *finished_schema())
 
     async def page(request: Bare) -> Finished:
-        return revalidated(request.scope, *finished["page"])
+        return revalidated(request.scope, *finished_page())
 
     own = [open_route("GET", "/schema", GET_SCHEMA, schema), open_route("GET", "/docs", GET_DOCS, page)]
-    document = openapi_document(_described([*others, *own]), version)
-    finished["schema"] = _finished(orjson.dumps(document), b"application/json")
-    finished["page"] = _finished(docs_page(document).encode(), b"text/html; charset=utf-8")
+    described += [*others, *own]
     return own
 
 
@@ -64,5 +80,5 @@ def _described(handlers: Iterable[HTTPRouteHandler]) -> list[Described]:
     return described
 
 
-def _finished(body: bytes, media_type: bytes) -> tuple[bytes, str, bytes]:
+def _finishable(body: bytes, media_type: bytes) -> Finishable:
     return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"', media_type

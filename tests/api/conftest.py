@@ -1,6 +1,7 @@
 """A real server over a small store of its own, on a port from the kernel."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,10 +12,11 @@ import pytest
 
 from api import ApiState, HostRule, Limits, Server, Token, Tokens, create_app
 from api.door import Door
+from schemas.states import Role
 from tests.api.fake_services import FakeServices
 
 READER, WRITER, ADMIN = "reader-token-000", "writer-token-000", "admin-token-0000"
-TOKENS = {"config.read": READER, "config.write": WRITER, "admin": ADMIN}
+TOKENS = {Role.READ: READER, Role.WRITE: WRITER, Role.ADMIN: ADMIN}
 
 
 @dataclass
@@ -33,20 +35,26 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     async def exchange(self, request: bytes, *, timeout: float = 10) -> bytes:
-        """Send `request` as it is, and return everything that comes until the server closes."""
+        """Send `request` as it is, and return everything that comes until the server closes, in order or not."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        answer = b""
         try:
             async with asyncio.timeout(timeout):
                 writer.write(request)
-                return await reader.read()
+                with contextlib.suppress(ConnectionResetError):
+                    while part := await reader.read(65536):
+                        answer += part
+                return answer
         finally:
             writer.close()
 
 
 @asynccontextmanager
-async def running(limits: Limits | None = None, *, access_log: bool = False) -> AsyncIterator[Running]:
+async def running(
+    limits: Limits | None = None, *, access_log: bool = False, state: ApiState | None = None
+) -> AsyncIterator[Running]:
     services = FakeServices()
-    state = ApiState(
+    state = state or ApiState(
         board=services.board,
         change=services.change,
         tokens=Tokens([Token(role.split(".")[-1], role, secret) for role, secret in TOKENS.items()]),

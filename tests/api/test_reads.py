@@ -86,7 +86,9 @@ async def test_fields_can_be_left_out(api: Running, query):
     assert other.status_code == 200
 
 
-@pytest.mark.parametrize("query", ["include_fields=true", "include_fields=1", "stray=1", "include_fieldz=false", "&&=&"])
+@pytest.mark.parametrize(
+    "query", ["include_fields=true", "include_fields=1", "stray=1", "include_fieldz=false", "&&=&"]
+)
 async def test_stray_parameters_change_nothing(api: Running, query):
     assert (await api.client.get(f"{SERVICE}?{query}")).content == api.services.board.services["stt-worker"].body
 
@@ -99,7 +101,7 @@ async def test_a_wrong_include_fields_is_told(api: Running):
 
 @pytest.mark.parametrize(
     "field",
-    ["{etag}", "W/{etag}", '"a", {etag}', '"a",, W/{etag} ,"b"', "*", ',{etag},'],
+    ["{etag}", "W/{etag}", '"a", {etag}', '"a",, W/{etag} ,"b"', "*", ",{etag},"],
 )
 async def test_if_none_match_that_matches_is_304(api: Running, field):
     etag = (await api.client.get(SERVICE)).headers["etag"]
@@ -110,7 +112,7 @@ async def test_if_none_match_that_matches_is_304(api: Running, field):
     assert "x-request-id" in answer.headers
 
 
-@pytest.mark.parametrize("field", ['"a"', "", "{bare}", '"a" {etag}', 'w/{etag}', '"*"', "*, {etag}"])
+@pytest.mark.parametrize("field", ['"a"', "", "{bare}", '"a" {etag}', "w/{etag}", '"*"', "*, {etag}"])
 async def test_if_none_match_that_does_not_match_is_200(api: Running, field):
     etag = (await api.client.get(SERVICE)).headers["etag"]
     field = field.format(etag=etag, bare=etag.strip('"'))
@@ -149,7 +151,9 @@ async def test_head_of_an_error_has_its_status_and_no_content(api: Running):
     assert (await api.client.head("/health", headers={"Host": "evil.example"})).status_code == 421
 
 
-@pytest.mark.parametrize(("wrong", "hint"), [("stt-wroker", 'did you mean "stt-worker"?'), ("x" * 200, "…"), ("a%00b", "")])
+@pytest.mark.parametrize(
+    ("wrong", "hint"), [("stt-wroker", 'did you mean "stt-worker"?'), ("x" * 200, "…"), ("a%00b", "")]
+)
 async def test_an_unknown_service_is_404_with_a_suggestion(api: Running, wrong, hint):
     answer = await api.client.get(f"/api/config/services/{wrong}")
     assert answer.status_code == 404

@@ -1,0 +1,175 @@
+"""The document is whole, and the answers are as it says; the role that it names is the role that it takes."""
+
+import base64
+import hashlib
+import re
+from typing import Any
+
+import pytest
+
+from api.bodies import ConfigChangeBody
+from api.models import ChangeAnswer, CsrfToken, DetailedHealth, Me, ProblemDetails, ServiceConfig, ServiceList
+from api.problems import KINDS
+from schemas.health import HealthReport
+from schemas.states import PERMISSIONS, Role
+from tests.api.conftest import TOKENS, Running
+
+CHANGE = {"service": "stt-worker", "config": {}, "version": 1}
+CALLS = [
+    ("GET", "/health", None),
+    ("GET", "/api/config/health", Role.READ),
+    ("GET", "/api/config/me", Role.READ),
+    ("GET", "/api/config/csrf-token", Role.READ),
+    ("GET", "/api/config/services", Role.READ),
+    ("GET", "/api/config/services/{service}", Role.READ),
+    ("PUT", "/api/config/services/{service}", Role.WRITE),
+    ("PATCH", "/api/config/services/{service}", Role.WRITE),
+    ("GET", "/schema", None),
+    ("GET", "/docs", None),
+]
+
+
+async def document(api: Running) -> dict[str, Any]:
+    answer = await api.client.get("/schema", headers={"X-API-Token": ""})
+    assert answer.status_code == 200
+    return answer.json()
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(method.upper(), path, each) for path, item in document["paths"].items() for method, each in item.items()]
+
+
+async def send(api: Running, method: str, path: str, token: str):
+    content = {"json": CHANGE} if method in {"PUT", "PATCH"} else {}
+    return await api.client.request(
+        method, path.format(service="stt-worker"), headers={"X-API-Token": token}, **content
+    )
+
+
+async def test_every_call_of_the_contract_is_there_and_no_other(api: Running):
+    assert {(method, path) for method, path, _ in operations(await document(api))} == {
+        (method, path) for method, path, _ in CALLS
+    }
+
+
+@pytest.mark.parametrize(("method", "path", "role"), CALLS)
+async def test_each_call_takes_its_role_and_no_less(api: Running, method, path, role):
+    described = (await document(api))["paths"][path][method.lower()]
+    assert described["security"] == ([] if role is None else [{"token": []}])
+    for has, token in TOKENS.items():
+        answer = await send(api, method, path, token)
+        assert answer.status_code == (200 if role is None or role in PERMISSIONS[has] else 403), (has, answer.text)
+        if answer.status_code == 403:
+            assert role in answer.json()["detail"]
+            assert has in answer.json()["detail"]
+    assert (await send(api, method, path, "nobody's")).status_code == (200 if role is None else 401)
+
+
+async def test_every_operation_is_described(api: Running):
+    whole = await document(api)
+    assert whole["openapi"].startswith("3.1.")
+    assert whole["info"]["title"]
+    assert whole["info"]["version"] == "1.2.3"
+    assert whole["components"]["securitySchemes"]["token"] | {"description": ""} == {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Token",
+        "description": "",
+    }
+    ids = [operation["operationId"] for _, _, operation in operations(whole)]
+    assert len(set(ids)) == len(ids)
+    for method, path, operation in operations(whole):
+        assert operation["summary"]
+        assert operation["description"]
+        assert operation["tags"][0] in {tag["name"] for tag in whole["tags"]}
+        statuses = set(operation["responses"])
+        assert {"400", "421", "500", "503"} <= statuses
+        assert any(status.startswith("2") for status in statuses)
+        if operation["security"]:
+            assert "401" in statuses
+        if "requestBody" in operation:
+            assert {"403", "404", "408", "409", "413", "415", "422", "504"} <= statuses
+        in_path = re.findall(r"{(\w+)}", path)
+        parameters = operation.get("parameters", [])
+        assert [each["name"] for each in parameters if each["in"] == "path"] == in_path
+        assert all("example" in each and each["description"] and each["schema"] for each in parameters)
+        for status, answer in operation["responses"].items():
+            assert answer["description"]
+            assert "X-Request-ID" in answer["headers"]
+            for media_type, content in answer.get("content", {}).items():
+                assert (media_type == "application/problem+json") == (int(status) >= 400), (method, path, status)
+                assert content["schema"]
+                assert "example" in content or content["examples"]
+
+
+async def test_every_reference_leads_somewhere(api: Running):
+    whole = await document(api)
+    names = set(whole["components"]["schemas"])
+    used = set(re.findall(r"'\$ref': '#/components/schemas/([^']+)'", str(whole)))
+    assert used <= names
+    assert {"ProblemDetails", "ServiceConfig", "ConfigChangeBody", "HealthReport"} <= names
+    assert "'$ref': '#/" in str(whole)
+    assert not re.findall(r"'\$ref': '(?!#/components/schemas/)", str(whole))
+
+
+async def test_the_examples_fit_their_models(api: Running):
+    models = {
+        model.__name__: model
+        for model in (
+            ConfigChangeBody, ChangeAnswer, CsrfToken, DetailedHealth, HealthReport, Me, ProblemDetails, ServiceConfig,
+            ServiceList,
+        )
+    }  # fmt: skip
+    for _, _, operation in operations(await document(api)):
+        bodies = [*operation["responses"].values()]
+        bodies += [operation["requestBody"]] if "requestBody" in operation else []
+        for body in bodies:
+            for content in body.get("content", {}).values():
+                name = content["schema"].get("$ref", "").rpartition("/")[2]
+                examples = [each["value"] for each in content.get("examples", {}).values()] or [content["example"]]
+                for example in examples if name else []:
+                    models[name].model_validate(example)
+
+
+async def test_every_kind_of_problem_is_in_the_document(api: Running):
+    text = str(await document(api))
+    # Two that every path has without being a call of it.
+    elsewhere = {"not-found", "method-not-allowed"}
+    assert [code for code in KINDS if code not in elsewhere and f"problem:{code}'" not in text] == []
+
+
+@pytest.mark.parametrize("path", ["/schema", "/docs"])
+async def test_the_documentation_is_revalidated(api: Running, path):
+    answer = await api.client.get(path)
+    again = await api.client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_the_page_needs_nothing_from_elsewhere_and_no_script(api: Running):
+    answer = await api.client.get("/docs")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    page = answer.text
+    assert "<script" not in page
+    assert not re.findall(r"""(?:src|href)=["'](?!#|/schema)""", page)
+    assert "url(" not in page
+    for method, path, operation in operations(await document(api)):
+        assert f'id="{operation["operationId"]}"' in page, (method, path)
+        assert path in page
+    links = set(re.findall(r'href="#([^"]+)"', page))
+    assert links <= set(re.findall(r'id="([^"]+)"', page))
+    # Every element that has to be closed is, and in order.
+    open_elements: list[str] = []
+    for closing, name in re.findall(r"<(/?)(html|head|body|details|summary|table|pre|code|span|h[1-4]|strong)\b", page):
+        if closing:
+            assert open_elements.pop() == name
+        else:
+            open_elements.append(name)
+    assert open_elements == []
+
+
+async def test_the_policy_allows_the_pages_style_and_no_other(api: Running):
+    answer = await api.client.get("/docs")
+    (style,) = re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in answer.headers["content-security-policy"]
+    assert "style=" not in answer.text
