@@ -6,6 +6,7 @@ import random
 import secrets
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -21,6 +22,7 @@ CONNECT_TIMEOUT_S = 2.0
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 1.0
 _STEADY_S = 5.0
+REPUBLISH_AFTER_S = 0.5
 _MAX_QUEUED = 256
 
 _log = logging.getLogger(__name__)
@@ -37,10 +39,14 @@ class Link:
     as sent only when the broker has acknowledged it (QoS 1).
     """
 
-    def __init__(self, address: BrokerAddress, topic: str, receive: Callable[[bytes], None]) -> None:
+    def __init__(self, address: BrokerAddress, topic: str, receive: Callable[[bytes], None], *, own_topic: str) -> None:
+        """`own_topic` is one that we publish to and may read: it shows when our retained state was overwritten."""
         self._address = address
         self._topic = topic
         self._receive = receive
+        self._own_topic = own_topic
+        self._said: deque[bytes] = deque(maxlen=8)
+        self._again: asyncio.TimerHandle | None = None
         self._wanted: dict[str, bytes] = {}
         self._unsent: set[str] = set()
         self._changed = asyncio.Event()
@@ -120,8 +126,8 @@ class Link:
             logger=_paho_log,
         )
         async with client:
-            codes = await client.subscribe(self._topic, qos=1)
-            if any((code if isinstance(code, int) else code.value) >= 0x80 for code in codes):
+            codes = await client.subscribe([(self._topic, 1), (self._own_topic, 1)])
+            if (codes[0] if isinstance(codes[0], int) else codes[0].value) >= 0x80:
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {self._topic}")
             self._unsent = set(self._wanted)
             self._changed.set()
@@ -142,11 +148,34 @@ class Link:
                 for part in parts:
                     part.cancel()
                 await asyncio.gather(*parts, return_exceptions=True)
+                if self._again is not None:
+                    self._again.cancel()
+                    self._again = None
 
     async def _pass_on(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
-            if isinstance(message.payload, bytes):
+            if str(message.topic) == self._own_topic:
+                self._look_after_own(message.payload)
+            else:
                 self._receive(message.payload)
+
+    def _look_after_own(self, payload: bytes) -> None:
+        """Say everything again if somebody else had the last word on our topic.
+
+        Two races end here: a supervisor clears the topics of the instance before us when we have already reported
+        (its broker was away meanwhile), and the last will of a connection that we thought closed comes late. The
+        pause lets a supervisor clear both topics, and bounds a quarrel between two instances.
+        """
+        foreign = not payload or (self._own_topic in self._wanted and payload not in self._said)
+        if foreign and self._again is None:
+            self._again = asyncio.get_running_loop().call_later(REPUBLISH_AFTER_S, self._say_again)
+
+    def _say_again(self) -> None:
+        self._again = None
+        if self._wanted:
+            self._unsent = set(self._wanted)
+            self._idle.clear()
+            self._changed.set()
 
     async def _send(self, client: aiomqtt.Client) -> None:
         while True:
@@ -154,6 +183,8 @@ class Link:
             self._changed.clear()
             for topic in sorted(self._unsent):
                 payload = self._wanted[topic]
+                if topic == self._own_topic:
+                    self._said.append(payload)
                 await client.publish(topic, payload, qos=1, retain=True)
                 if self._wanted[topic] is payload:
                     self._unsent.discard(topic)

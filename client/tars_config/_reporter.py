@@ -36,7 +36,7 @@ class Reporter:
     ) -> None:
         self._service = service
         self._instance = instance
-        self._health_topic = health_topic
+        self.health_topic = health_topic
         self._clock = clock
         self._secret_values = secret_values
         self._refusals_told = 0.0
@@ -94,8 +94,8 @@ class Reporter:
             return
         now = WorkerHealth(ok=ok, event=self.clean(event), err=self.clean(err))
         lost = WorkerHealth(ok=False, event="connection lost")
-        self.link.leave_will(self._health_topic, lost.model_dump_json().encode())
-        self.link.put(self._health_topic, now.model_dump_json().encode())
+        self.link.leave_will(self.health_topic, lost.model_dump_json().encode())
+        self.link.put(self.health_topic, now.model_dump_json().encode())
 
     def clean(self, text: str) -> str:
         """Give a text fit to leave the process: no secret's value, not endless."""

@@ -130,7 +130,8 @@ class ConfigLibrary:
         if self._around.broker is None:
             _log.info("%s: no MQTT_URL: working offline", self.service)
             return
-        self._link = Link(self._around.broker, f"system/config/{self.service}", self.receive)
+        topic = f"system/config/{self.service}"
+        self._link = Link(self._around.broker, topic, self.receive, own_topic=self._reporter.health_topic)
         self._reporter.link = self._link
         self._start(self._link.run())
 

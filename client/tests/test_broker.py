@@ -143,6 +143,28 @@ async def test_an_orderly_end_leaves_the_last_word_to_the_worker(broker, supervi
     assert watcher.last(HEALTH)["event"] == "stopping"
 
 
+@pytest.mark.parametrize("health", [True, False])
+@pytest.mark.parametrize("foreign", [b"", b'{"ok":false,"event":"connection lost","err":""}'])
+async def test_what_others_overwrite_is_said_again(
+    broker, supervisor, library, watcher, eventually, *, foreign, health
+):
+    """A supervisor that clears the last instance's topics late, and a late last will of a lost connection."""
+    await library.get_config(Stt)
+    if health:
+        await library.report_health(True, "ready")
+        await eventually(lambda: watcher.last(HEALTH).get("event") == "ready")
+    await eventually(lambda: watcher.last(APPLIED).get("version") == 1 and library.connected)
+    said = len(watcher.seen[APPLIED])
+    async with broker.client() as client:
+        for topic in (HEALTH, APPLIED):
+            await client.publish(topic, foreign, qos=1, retain=True)
+    if foreign and not health:
+        return  # somebody else reports this worker's health: none of ours
+    await eventually(lambda: len(watcher.seen[APPLIED]) > said and watcher.last(APPLIED).get("version") == 1)
+    if health:
+        await eventually(lambda: watcher.last(HEALTH).get("event") == "ready")
+
+
 @pytest.mark.parametrize("password", ["s3cret:/@", "wrong"])
 async def test_a_login_is_used_and_a_refused_one_told_without_the_password(
     stopped_broker, supervisor, eventually, caplog, password
