@@ -17,7 +17,7 @@ import pykka
 from pykka._envelope import Envelope
 from pykka.messages import ProxyCall, _ActorStop
 
-from actors.runtime._drain import TaskFailed, drain
+from actors.runtime._drain import drain
 from actors.runtime._future import LoopFuture, running_loop
 from actors.runtime._inbox import DEFAULT_CAPACITY, Inbox
 from actors.runtime._ref import Ref, asking
@@ -83,6 +83,7 @@ class Actor(pykka.Actor):
         self.actor_inbox.owner = type(self).__name__
         self._actor_ref = Ref(self)
         self.__exit: Exit | None = None
+        self.__task_error: BaseException | None = None
         # Replies owed for what is being handled: answered with ActorDied if the actor ends in the middle.
         self.__owed: list[LoopFuture[Any]] = []
         self.__stoppers: list[LoopFuture[Any]] = []
@@ -115,8 +116,9 @@ class Actor(pykka.Actor):
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
         """Run a coroutine beside the mailbox, as this actor's own: cancelled at its end, and its failure is the actor's.
 
-        It shares the actor's state on the same loop, so between two awaits it is alone. It outlives the message that spawned
-        it, and so starts with empty context variables.
+        At once, whatever the actor is at work on: it may be waiting for that very task. The two share the actor's state on the
+        same loop, so between two awaits each is alone. The task outlives the message that spawned it, and so starts with empty
+        context variables.
         """
         task = asyncio.get_running_loop().create_task(_contained(work), name=name, context=Context())
         if self.__spawned is None:
@@ -173,14 +175,15 @@ class Actor(pykka.Actor):
         try:
             await _hook(self.on_start)
         except BaseException as error:  # noqa: BLE001  # SystemExit here must not end the whole loop
-            self.__close(_exit_for(error))
+            self.__close(self.__exit_for(error))
         else:
             self.actor_ref.started.set(None)
             try:
                 stop = await drain(self, self.actor_inbox, self.__owed)
             except BaseException as error:  # noqa: BLE001  # as above
-                self.__close(_exit_for(error))
-                await self.__fail(error)
+                why = self.__exit_for(error)
+                self.__close(why)
+                await self.__fail(why)
             else:
                 if stop is not None:
                     self.__stoppers.append(stop)
@@ -192,18 +195,32 @@ class Actor(pykka.Actor):
         try:
             await _hook(self.on_stop)
         except BaseException as error:
-            self.__exit = _exit_for(error)
+            self.__exit = self.__exit_for(error)
             if self.__exit.ending is Ending.FAILED:
                 logger.exception("%s: on_stop failed", self)
 
-    async def __fail(self, error: BaseException) -> None:
-        if self.__exit is not None and self.__exit.ending is Ending.FAILED:
+    async def __fail(self, why: Exit) -> None:
+        error = why.error
+        assert error is not None
+        if why.ending is Ending.FAILED:
             logger.error("%s failed", self, exc_info=error)
         try:
             async with asyncio.timeout(self.cleanup_timeout):
                 await _hook(self.on_failure, type(error), error, error.__traceback__)
         except BaseException:
             logger.exception("%s: on_failure failed", self)
+
+    def __exit_for(self, error: BaseException) -> Exit:
+        """Tell a cancellation of this actor from one of its task's failures, and from one of something that it awaited."""
+        life = self.actor_ref.life
+        if not isinstance(error, asyncio.CancelledError) or life is None or not life.cancelling():
+            return Exit(Ending.FAILED, error)
+        # It has been taken. Groups and time-outs in the hook to come must not find it again.
+        while life.uncancel():
+            pass
+        if self.__task_error is not None:
+            return Exit(Ending.FAILED, self.__task_error)
+        return Exit(Ending.CANCELLED, error)
 
     def __close(self, why: Exit) -> None:
         """Take no more messages, and answer those that will not be handled."""
@@ -249,10 +266,11 @@ class Actor(pykka.Actor):
         work.close()  # where the task was cancelled before its first step
         if task.cancelled() or (error := task.exception()) is None:
             return
-        try:
-            self.actor_ref.tell(TaskFailed(error))
-        except ActorDown:
-            logger.error("%s: its task failed after its end", self, exc_info=error)  # noqa: TRY400  # not in a handler
+        if self.__exit is not None or self.__task_error is not None:
+            logger.error("%s: a task failed at its end", self, exc_info=error)
+        else:
+            self.__task_error = error
+            self.actor_ref.cancel()
 
     async def __end_spawned(self) -> None:
         tasks = list(self.__spawned or ())
@@ -277,13 +295,6 @@ async def _contained(work: Coroutine[Any, Any, T]) -> T:
     except (SystemExit, KeyboardInterrupt) as error:
         # asyncio lets these two through the loop, and everybody would end.
         raise RuntimeError(f"a task may not end the process: {error!r}") from error
-
-
-def _exit_for(error: BaseException) -> Exit:
-    """Tell a cancellation of the current task from one that merely came up in something it awaited."""
-    task = asyncio.current_task()
-    cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
-    return Exit(Ending.CANCELLED if cancelled else Ending.FAILED, error)
 
 
 def _start_error(actor: Actor, why: Exit) -> Exception:

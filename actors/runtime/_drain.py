@@ -13,7 +13,7 @@ from pykka.messages import ProxyCall, _ActorStop
 
 from actors.runtime._batch import BATCH_ATTRIBUTE, Call
 from actors.runtime._future import LoopFuture
-from actors.runtime._inbox import Control, Delivery, Inbox
+from actors.runtime._inbox import Delivery, Inbox
 from actors.runtime._ref import asking
 from actors.runtime._step import step_in
 
@@ -23,36 +23,27 @@ TIME_SLICE = 0.002
 """Seconds of draining after which the loop gets its turn."""
 
 
-class TaskFailed(Control):
-    """What an actor tells itself when a task that it spawned has failed."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
 async def drain(actor: pykka.Actor, inbox: Inbox, owed: list[LoopFuture[Any]]) -> LoopFuture[Any] | None:
     """Handle messages until one says stop; give the reply that the stop's sender waits for.
 
     `owed` holds the replies of what is being handled. If the drain is left in the middle of it, they are still there, for the
     caller to answer.
 
-    Raises whatever ends the actor: the error of a told message or a spawned task, or the `CancelledError` of its own task.
+    Raises whatever ends the actor: the error of a told message, or the `CancelledError` of its own task.
     """
     task = asyncio.current_task()
     assert task is not None
     clock = time.monotonic
     slice_end = clock() + TIME_SLICE
     while True:
+        if task.cancelling():
+            raise asyncio.CancelledError  # a handler has swallowed it
         if inbox.empty():
             await inbox.wait()
             slice_end = clock() + TIME_SLICE
         elif clock() >= slice_end:
             await asyncio.sleep(0)
             slice_end = clock() + TIME_SLICE
-        if task.cancelling():
-            raise asyncio.CancelledError  # a handler has swallowed it
         delivery = inbox.take()
         envelope, context = delivery
         message = envelope.message
@@ -65,8 +56,6 @@ async def drain(actor: pykka.Actor, inbox: Inbox, owed: list[LoopFuture[Any]]) -
                 continue
         elif isinstance(message, _ActorStop):
             return reply
-        elif isinstance(message, TaskFailed):
-            raise message.error
         if reply is not None:
             if not reply.begin():
                 continue
