@@ -1,7 +1,7 @@
 """Either kind of actor, and an end to all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pykka
 import pytest
@@ -18,7 +18,7 @@ async def flavour(request: pytest.FixtureRequest) -> AsyncIterator[Flavour]:
 
 
 @pytest.fixture(autouse=True)
-async def leaves_no_actor_registered(leaves_nothing_behind: None) -> AsyncIterator[None]:
+def leaves_no_actor_registered(leaves_nothing_behind: None) -> Iterator[None]:
     """Pykka's registry is the process's own: what a test leaves there stays for ever."""
     assert pykka.ActorRegistry.get_all() == []
     yield

@@ -224,7 +224,12 @@ STOP, FAIL, CANCEL = Ending.STOPPED, Ending.FAILED, Ending.CANCELLED
 PATHS: dict[str, tuple[Path, Ending, type[BaseException] | None, list[str]]] = {
     "orderly stop": (_orderly, STOP, None, ["on_start", "on_stop"]),
     "exception in a tell": (lambda: _told(ValueError("wrong")), FAIL, ValueError, ["on_start", "on_failure"]),
-    "exception in an async tell": (lambda: _told_async(ValueError("wrong")), FAIL, ValueError, ["on_start", "on_failure"]),
+    "exception in an async tell": (
+        lambda: _told_async(ValueError("wrong")),
+        FAIL,
+        ValueError,
+        ["on_start", "on_failure"],
+    ),
     "SystemExit in a tell": (lambda: _told(SystemExit(3)), FAIL, SystemExit, ["on_start", "on_failure"]),
     "SystemExit in an async tell": (lambda: _told_async(SystemExit(3)), FAIL, SystemExit, ["on_start", "on_failure"]),
     "SystemExit in an ask": (lambda: _asked(SystemExit(3)), FAIL, SystemExit, ["on_start", "on_failure"]),
@@ -411,7 +416,11 @@ async def test_a_stop_is_answered_though_the_end_is_cancelled_at_every_step() ->
 
 
 async def test_spawned_tasks_end_with_the_actor() -> None:
-    for end in (lambda ref: ref.stop(block=False), lambda ref: ref.cancel(), lambda ref: ref.tell(call("fail", ValueError("wrong")))):
+    for end in (
+        lambda ref: ref.stop(block=False),
+        lambda ref: ref.cancel(),
+        lambda ref: ref.tell(call("fail", ValueError("wrong"))),
+    ):
         ref = Mortal.start()
         for _ in range(3):
             await ref.ask(call("spawn_sleeping"), block=False)
@@ -430,7 +439,7 @@ async def test_a_failed_task_ends_an_actor_that_waits_for_it() -> None:
 
         async def on_failure(self, *why: Any) -> None:
             # Nothing of the cancellation is left for the hook.
-            with pytest.raises(ExceptionGroup):
+            with pytest.raises(ExceptionGroup):  # noqa: PT012  # a group needs its body
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self.fail_later(ValueError("in the hook")))
                     await asyncio.Event().wait()
