@@ -77,8 +77,10 @@ class EmbeddedBroker:
         *,
         anonymous_read: bool = False,
         limits: Limits | None = None,
+        host: str = HOST,
         port: int = 0,
     ) -> None:
+        self._host = host
         self._folder = folder
         self._logins = tuple(logins)
         self._anonymous_read = anonymous_read
@@ -179,7 +181,7 @@ class EmbeddedBroker:
         write_config(
             self._config,
             BrokerConfig(
-                host=HOST,
+                host=self._host,
                 port=self.port,
                 users=users,
                 anonymous_read=self._anonymous_read,
@@ -228,11 +230,31 @@ def mosquitto_for(folder: Path, logins: Sequence[Login] = LOGINS) -> Mosquitto:
     return Mosquitto(folder, users={login.name: login.password for login in logins}, acl="\n".join((*acl, "")))
 
 
-@pytest.fixture(params=["embedded", "mosquitto"])
+KINDS: dict[str, Callable[[Path], Broker]] = {"embedded": EmbeddedBroker, "mosquitto": mosquitto_for}
+
+
+@pytest.fixture(params=KINDS)
 def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     """A running broker with `LOGINS` and the contract's topic rules: the embedded one, then Mosquitto."""
-    brokers: dict[str, Callable[[Path], Broker]] = {"embedded": EmbeddedBroker, "mosquitto": mosquitto_for}
-    broker = brokers[request.param](tmp_path / request.param)
+    broker = KINDS[request.param](tmp_path / request.param)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def any_shared_broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The same, one for all tests of a module that leave no messages or sessions in it."""
+    broker = KINDS[request.param](tmp_path_factory.mktemp(request.param))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """An embedded broker for all such tests of a module."""
+    broker = EmbeddedBroker(tmp_path_factory.mktemp("embedded"))
     broker.start()
     yield broker
     broker.stop()

@@ -7,6 +7,7 @@ Status 1: it could not start, and the line `{"event": "failed", "error": ...}` s
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import sys
@@ -59,16 +60,19 @@ async def _run(path: Path, settings: Settings, log: Log) -> int:
     await engine.start()
     try:
         host, port = await gate.start()
+        log.info("listening", host=host, port=port)
+        await stop.wait()
+        await gate.stop()
     except OSError as error:
-        log.fault("failed", error=f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
+        # asyncio's own text repeats the address, in its notation.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        log.fault("failed", error=f"cannot listen on {settings.host}:{settings.port}: {why}")
         return 1
-    log.info("listening", host=host, port=port)
-    await stop.wait()
-    await gate.stop()
-    # No client is left that it could wait for; the bound is for what we do not know of it.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_SHUTDOWN_SECONDS):
-            await engine.shutdown()
+    finally:
+        # No client is left that it could wait for; the bound is for what we do not know of it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SHUTDOWN_SECONDS):
+                await engine.shutdown()
     log.info("stopped")
     return 0
 

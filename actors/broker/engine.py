@@ -5,7 +5,6 @@ to its end. Each override says which of its faults it is for; they rest on priva
 """
 
 import asyncio
-from collections import deque
 from typing import Any
 
 from amqtt.broker import Broker, RetainedApplicationMessage
@@ -24,6 +23,7 @@ LISTENER = "default"
 _SUBACK_FAILURE = 0x80
 _MAX_QOS = 1
 _SLICE = 64
+"""Packets, or filters, after which others get their turn."""
 _ROUTES = 4096
 _PINGRESP = b"\xd0\x00"
 
@@ -92,7 +92,8 @@ class ClientHandler(BrokerProtocolHandler):
         self._engine = engine
         self._client = session
         self._link = link
-        self._wanted: deque[tuple[str, int]] = deque()
+        self._retained: dict[str, int] = {}
+        """Topics whose retained message is to be sent for a new subscription, with its QoS."""
         self._retained_task: asyncio.Task[None] | None = None
         self._acknowledged = asyncio.Event()
 
@@ -166,31 +167,39 @@ class ClientHandler(BrokerProtocolHandler):
     async def _handle_subscribe(self, packet_id: int, wanted: list[tuple[str, int]]) -> None:
         codes = [await self._engine.add_subscription(each, self._client) for each in wanted]
         await self.mqtt_acknowledge_subscription(packet_id, codes)
-        self._wanted.extend(
-            (each[0], code) for each, code in zip(wanted, codes, strict=True) if code != _SUBACK_FAILURE
-        )
-        if self._wanted and (self._retained_task is None or self._retained_task.done()):
-            self._retained_task = asyncio.create_task(self._send_retained())
+        for number, ((topic_filter, _), granted) in enumerate(zip(wanted, codes, strict=True), start=1):
+            if granted != _SUBACK_FAILURE:
+                for topic in self._engine.retained_topics(topic_filter, self._client.principal):
+                    self._retained[topic] = max(granted, self._retained.get(topic, 0))
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        self._send_retained()
+        if self._retained and (self._retained_task is None or self._retained_task.done()):
+            self._retained_task = asyncio.create_task(self._send_retained_later())
 
-    async def _send_retained(self) -> None:
-        """Send the retained messages of new subscriptions, as fast as the client takes them.
+    def _send_retained(self) -> None:
+        """Send retained messages as far as the client has room for them, before anything that is published later.
 
         Each is looked up when it is its turn: a value that was replaced meanwhile must not arrive after its
         successor.
         """
-        retained = self._engine.retained_messages
-        while self._wanted:
-            topic_filter, qos = self._wanted.popleft()
-            for topic in self._engine.retained_topics(topic_filter, self._client.principal):
-                while not self._client.may_send:
-                    self._acknowledged.clear()
-                    await self._acknowledged.wait()
-                try:
-                    await self._link.room()
-                except OSError:
-                    return
-                if (message := retained.get(topic)) is not None:
-                    self.deliver(topic, bytes(message.data), min(qos, message.qos or 0), retain=True)
+        while self._retained and self._client.may_send and self._link.has_room:
+            topic = next(iter(self._retained))
+            qos = self._retained.pop(topic)
+            if (message := self._engine.retained_messages.get(topic)) is not None:
+                self.deliver(topic, bytes(message.data), min(qos, message.qos or 0), retain=True)
+
+    async def _send_retained_later(self) -> None:
+        """The rest, as fast as the client takes it."""
+        while self._retained:
+            while not self._client.may_send:
+                self._acknowledged.clear()
+                await self._acknowledged.wait()
+            try:
+                await self._link.room()
+            except OSError:
+                return
+            self._send_retained()
 
     def deliver(self, topic: str, payload: bytes, qos: int, *, retain: bool = False) -> None:
         """Send a message, or let it wait for its turn."""

@@ -137,13 +137,13 @@ class Gate:
             self._refused(link, str(error), user=connect.username)
             return
         await self._take_over(link)
-        who = link.principal
-        self._log.info("connected", user=who.name, client=connect.client_id[:100], peer=link.get_peer_info())
+        who = {"user": link.principal.name, "client": connect.client_id[:100]}
         try:
+            self._log.info("connected", **who, peer=link.get_peer_info())
             await self._engine.external_connected(link, link, LISTENER)
         finally:
             await self._leave(link)
-            self._log.info("disconnected", user=who.name, client=connect.client_id[:100], reason=link.reason)
+            self._log.info("disconnected", **who, reason=link.reason)
 
     async def _leave(self, link: Link) -> None:
         """The connection has left the engine: its last will, its session, its place."""

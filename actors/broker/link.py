@@ -140,9 +140,14 @@ class Link(ReaderAdapter, WriterAdapter):
         self._unsent.clear()
         self._unsent_bytes = 0
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the client has little to read still."""
+        return self._unsent_bytes + self._transport.get_write_buffer_size() <= _HIGH_WATER
+
     async def room(self) -> None:
-        """Wait while the client has much to read. Raises OSError when the connection is lost."""
-        if self._unsent_bytes + self._transport.get_write_buffer_size() > _HIGH_WATER:
+        """Wait until it has. Raises OSError when the connection is lost."""
+        if not self.has_room:
             self.flush()
             await self._writer.drain()
 

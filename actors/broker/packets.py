@@ -4,6 +4,7 @@ Pure functions over bytes from strangers: whatever the input, they return a valu
 Section numbers are those of the specification (OASIS, MQTT Version 3.1.1).
 """
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,6 +13,7 @@ from actors.broker.rules import is_topic
 MQTT_3_1_1 = 4
 MQTT_5 = 5
 _LENGTH_BYTES = 4
+_MAX_FILTERS = 1000
 
 
 class Kind(IntEnum):
@@ -219,6 +221,7 @@ def parse_subscribe(body: bytes) -> tuple[int, list[tuple[str, int]]]:
         if qos > 2:
             raise ProtocolError("invalid QoS in SUBSCRIBE")
         wanted.append((topic_filter, qos))
+        _check_count(wanted)
     if not wanted:
         raise ProtocolError("SUBSCRIBE without a filter")
     return packet_id, wanted
@@ -231,9 +234,15 @@ def parse_unsubscribe(body: bytes) -> tuple[int, list[str]]:
     filters = []
     while not cursor.at_end:
         filters.append(cursor.text())
+        _check_count(filters)
     if not filters:
         raise ProtocolError("UNSUBSCRIBE without a filter")
     return packet_id, filters
+
+
+def _check_count(filters: Sized) -> None:
+    if len(filters) > _MAX_FILTERS:
+        raise ProtocolError(f"more than {_MAX_FILTERS} filters in one packet")
 
 
 def parse_packet_id(body: bytes) -> int:

@@ -101,5 +101,7 @@ def _settings(
 
 
 def _account(*, name: str, password_hash: str, role: str, service: str | None, health_topic: str | None) -> Account:
-    who = Principal(name, Role(role), service or "", health_topic or f"system/health/{service}")
+    if service is not None and health_topic is None:
+        health_topic = f"system/health/{service}"
+    who = Principal(name, Role(role), service or "", health_topic or "")
     return Account(who, bytes.fromhex(password_hash))

@@ -108,7 +108,7 @@ class RawClient:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def dial(cls, broker: Broker, *, receive_buffer: int | None = None) -> AsyncIterator[Self]:
+    async def dial(cls, broker: Broker, *, host: str = HOST, receive_buffer: int | None = None) -> AsyncIterator[Self]:
         """Only connect the socket; it is closed, without a DISCONNECT, at the end."""
         sock = socket.socket()
         try:
@@ -116,7 +116,7 @@ class RawClient:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             sock.setblocking(False)
             async with asyncio.timeout(DEADLINE):
-                await asyncio.get_running_loop().sock_connect(sock, (HOST, broker.port))
+                await asyncio.get_running_loop().sock_connect(sock, (host, broker.port))
         except BaseException:
             sock.close()
             raise

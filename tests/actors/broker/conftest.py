@@ -1,3 +1,3 @@
-from tests.brokers import any_broker, embedded_broker
+from tests.brokers import any_broker, any_shared_broker, embedded_broker, shared_broker
 
-__all__ = ["any_broker", "embedded_broker"]
+__all__ = ["any_broker", "any_shared_broker", "embedded_broker", "shared_broker"]

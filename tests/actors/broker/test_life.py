@@ -25,11 +25,11 @@ from tests.brokers import HOST, READER, STT, SUPERVISOR, TTS
 END = "home/end"
 
 
-async def test_messages_of_both_qos_reach_every_subscriber_in_order(any_broker):
-    async with client(any_broker, SUPERVISOR) as first, client(any_broker, STT) as second:
+async def test_messages_of_both_qos_reach_every_subscriber_in_order(any_shared_broker):
+    async with client(any_shared_broker, SUPERVISOR) as first, client(any_shared_broker, STT) as second:
         for each in (first, second):
             await each.subscribe("home/#", qos=1)
-        async with client(any_broker, TTS) as publisher:
+        async with client(any_shared_broker, TTS) as publisher:
             for number in range(40):
                 await publisher.publish("home/light", str(number), qos=number % 2)
         for each in (first, second):
@@ -39,28 +39,28 @@ async def test_messages_of_both_qos_reach_every_subscriber_in_order(any_broker):
             assert not any(message.retain for message in found)
 
 
-async def test_the_lower_qos_of_message_and_subscription_holds(any_broker):
-    async with client(any_broker, SUPERVISOR) as subscriber:
+async def test_the_lower_qos_of_message_and_subscription_holds(any_shared_broker):
+    async with client(any_shared_broker, SUPERVISOR) as subscriber:
         await subscriber.subscribe("home/zero", qos=0)
         await subscriber.subscribe("home/one", qos=1)
-        async with client(any_broker, STT) as publisher:
+        async with client(any_shared_broker, STT) as publisher:
             for topic in ("home/zero", "home/one"):
                 for qos in (0, 1):
                     await publisher.publish(topic, b"", qos=qos)
         assert [message.qos for message in await receive(subscriber, 4)] == [0, 0, 0, 1]
 
 
-async def test_subscribing_again_changes_the_qos(any_broker):
-    async with client(any_broker, SUPERVISOR) as subscriber:
+async def test_subscribing_again_changes_the_qos(any_shared_broker):
+    async with client(any_shared_broker, SUPERVISOR) as subscriber:
         await subscriber.subscribe("home/a", qos=0)
         await subscriber.subscribe("home/a", qos=1)
-        async with client(any_broker, STT) as publisher:
+        async with client(any_shared_broker, STT) as publisher:
             await publisher.publish("home/a", b"", qos=1)
         assert (await receive(subscriber, 1))[0].qos == 1
 
 
-async def test_unsubscribing_ends_it(any_broker):
-    async with client(any_broker, SUPERVISOR) as subscriber:
+async def test_unsubscribing_ends_it(any_shared_broker):
+    async with client(any_shared_broker, SUPERVISOR) as subscriber:
         await subscriber.subscribe([("home/a", 1), (END, 1)])
         await subscriber.unsubscribe("home/a")
         await subscriber.publish("home/a", b"late", qos=1)
@@ -101,11 +101,11 @@ async def test_mosquittos_tools(any_broker):
     assert (seen.returncode, seen.stdout) == (0, b"system/config/stt hello\n")
 
 
-async def test_a_client_that_publishes_and_leaves_at_once_loses_nothing(any_broker):
+async def test_a_client_that_publishes_and_leaves_at_once_loses_nothing(any_shared_broker):
     """mosquitto_pub -l sends its lines and DISCONNECT in one go."""
-    async with client(any_broker, SUPERVISOR) as subscriber:
+    async with client(any_shared_broker, SUPERVISOR) as subscriber:
         await subscriber.subscribe("home/line", qos=1)
-        async with RawClient.login(any_broker, STT) as raw:
+        async with RawClient.login(any_shared_broker, STT) as raw:
             for number in range(100):
                 raw.publish("home/line", str(number).encode(), qos=number % 2, packet_id=number + 1)
             raw.send(packet(0xE0, b""))
@@ -115,7 +115,7 @@ async def test_a_client_that_publishes_and_leaves_at_once_loses_nothing(any_brok
         assert {int(message.payload) for message in found} == set(range(100))
 
 
-def test_paho_with_its_own_thread(any_broker):
+def test_paho_with_its_own_thread(any_shared_broker):
     got, subscribed = threading.Event(), threading.Event()
     seen: list[tuple[str, bytes, bool]] = []
 
@@ -128,7 +128,7 @@ def test_paho_with_its_own_thread(any_broker):
     listener.on_connect = lambda each, *_: each.subscribe("home/+/state", 1)
     listener.on_subscribe = lambda *_: subscribed.set()
     listener.on_message = on_message
-    listener.connect(HOST, any_broker.port)
+    listener.connect(HOST, any_shared_broker.port)
     listener.loop_start()
     try:
         assert subscribed.wait(DEADLINE)
@@ -140,8 +140,8 @@ def test_paho_with_its_own_thread(any_broker):
     assert seen == [("home/lamp/state", b"on", False)]
 
 
-async def test_a_message_of_qos_2_is_delivered_once_though_sent_twice(any_broker):
-    async with client(any_broker, SUPERVISOR) as subscriber, RawClient.login(any_broker, STT) as raw:
+async def test_a_message_of_qos_2_is_delivered_once_though_sent_twice(any_shared_broker):
+    async with client(any_shared_broker, SUPERVISOR) as subscriber, RawClient.login(any_shared_broker, STT) as raw:
         await subscriber.subscribe("home/#", qos=1)
         for _ in range(2):
             raw.publish("home/once", b"", qos=2, packet_id=9)
@@ -174,16 +174,16 @@ async def test_a_persistent_session_gets_what_it_missed(any_broker):
         assert (await raw.message()).topic == END
 
 
-async def test_what_was_not_acknowledged_comes_again(any_broker):
+async def test_what_was_not_acknowledged_comes_again(any_shared_broker):
     options = {"client_id": "stt-forgets", "clean": False}
-    async with client(any_broker, SUPERVISOR) as publisher:
-        async with RawClient.login(any_broker, STT, **options) as raw:
+    async with client(any_shared_broker, SUPERVISOR) as publisher:
+        async with RawClient.login(any_shared_broker, STT, **options) as raw:
             await raw.subscribe("home/#", qos=1)
             await publisher.publish("home/a", b"twice", qos=1)
             first, body = await raw.packet()
             assert (first, body[2:8]) == (0x32, b"home/a")
             raw.reset()
-        async with RawClient.login(any_broker, STT, **options) as raw:
+        async with RawClient.login(any_shared_broker, STT, **options) as raw:
             first, again = await raw.packet()
             assert (first, again) == (0x3A, body), "the same packet with DUP set"
 
@@ -217,11 +217,11 @@ async def test_a_last_will_is_published_when_the_client_is_lost(any_broker, reta
         assert await received_until(late, END) == ([("home/will", b"gone")] if retain else [])
 
 
-async def test_no_last_will_after_a_disconnect(any_broker):
+async def test_no_last_will_after_a_disconnect(any_shared_broker):
     will = aiomqtt.Will("home/will", b"gone", qos=1)
-    async with client(any_broker, SUPERVISOR) as witness:
+    async with client(any_shared_broker, SUPERVISOR) as witness:
         await witness.subscribe("home/#", qos=1)
-        async with client(any_broker, STT, will=will):
+        async with client(any_shared_broker, STT, will=will):
             pass
         await witness.publish(END, b"", qos=1)
         assert await received_until(witness, END) == []
@@ -288,17 +288,17 @@ async def test_fifty_persistent_clients_reconnecting_at_once_are_right(any_broke
     assert found == {number: [(f"home/{number}", str(number).encode())] for number in range(count)}
 
 
-async def test_a_malformed_filter_does_not_subscribe(any_broker):
+async def test_a_malformed_filter_does_not_subscribe(any_shared_broker):
     """Mosquitto closes the connection, the embedded broker answers 0x80; both are allowed."""
-    async with RawClient.login(any_broker, SUPERVISOR) as raw:
+    async with RawClient.login(any_shared_broker, SUPERVISOR) as raw:
         raw.send(packet(0x82, b"\0\1" + text("home/#/x") + b"\1"))
         with contextlib.suppress(EOFError):
             assert await raw.packet() == (0x90, b"\0\1\x80")
 
 
-async def test_a_large_message_arrives_whole(any_broker):
+async def test_a_large_message_arrives_whole(any_shared_broker):
     payload = bytes(range(256)) * 1024
-    async with client(any_broker, SUPERVISOR) as subscriber, client(any_broker, SUPERVISOR) as publisher:
+    async with client(any_shared_broker, SUPERVISOR) as subscriber, client(any_shared_broker, SUPERVISOR) as publisher:
         await subscriber.subscribe("system/config/stt", qos=1)
         await publisher.publish("system/config/stt", payload, qos=1)
         assert (await receive(subscriber, 1))[0].payload == payload

@@ -1,6 +1,9 @@
 """Who gets in, and who writes and reads what."""
 
+import socket
+
 import aiomqtt
+import psutil
 import pytest
 
 from actors.broker.packets import Publish, Refusal
@@ -120,16 +123,16 @@ async def test_a_wildcard_subscription_shows_each_what_it_may_read(any_broker, w
         assert await received_until(watcher, END) == []
 
 
-async def test_a_subscription_that_could_deliver_nothing_is_refused_clearly(embedded_broker):
-    broker = embedded_broker()
+async def test_a_subscription_that_could_deliver_nothing_is_refused_clearly(shared_broker):
+    broker = shared_broker
     seen = await tool("mosquitto_sub", broker, STT, "-t", "system/config/tts", "-C", "1", "-W", "5")
     assert b"denied" in seen.stderr
 
 
 @pytest.mark.parametrize("topic", ["$SYS/broker/version", "$share/a/b", "$"])
-async def test_dollar_topics_are_not_writable(any_broker, topic):
+async def test_dollar_topics_are_not_writable(any_shared_broker, topic):
     """Not even by the supervisor; and the connection survives the attempt."""
-    async with client(any_broker, SUPERVISOR) as writer:
+    async with client(any_shared_broker, SUPERVISOR) as writer:
         if topic == "$SYS/broker/version":
             await writer.subscribe("$SYS/#", qos=1)
         await writer.subscribe(END, qos=1)
@@ -150,45 +153,45 @@ async def test_a_forbidden_publish_is_logged_once_with_a_count(embedded_broker):
     assert "secret-payload" not in str(broker.events())
 
 
-async def test_wrong_password_unknown_user_and_none(any_broker):
+async def test_wrong_password_unknown_user_and_none(any_shared_broker):
     """5 is what Mosquitto says to all three; the embedded broker tells wrong from missing credentials."""
     refused = {Refusal.CREDENTIALS, Refusal.NOT_AUTHORIZED}
-    assert await refusal(any_broker, SUPERVISOR, password="wrong") in refused
-    assert await refusal(any_broker, SUPERVISOR, password=STT.password) in refused
-    assert await refusal(any_broker, Login("nobody", SUPERVISOR.role)) in refused
-    assert await refusal(any_broker, None) == Refusal.NOT_AUTHORIZED
+    assert await refusal(any_shared_broker, SUPERVISOR, password="wrong") in refused
+    assert await refusal(any_shared_broker, SUPERVISOR, password=STT.password) in refused
+    assert await refusal(any_shared_broker, Login("nobody", SUPERVISOR.role)) in refused
+    assert await refusal(any_shared_broker, None) == Refusal.NOT_AUTHORIZED
 
 
-async def test_a_wrong_password_says_so_to_people(any_broker):
+async def test_a_wrong_password_says_so_to_people(any_shared_broker):
     wrong = Login(STT.name, STT.role)
-    seen = await tool("mosquitto_pub", any_broker, wrong, "-t", "home/a", "-m", "x")
+    seen = await tool("mosquitto_pub", any_shared_broker, wrong, "-t", "home/a", "-m", "x")
     assert seen.returncode != 0
     assert b"Connection Refused" in seen.stderr
     with pytest.raises(aiomqtt.MqttError):
-        async with client(any_broker, wrong):
+        async with client(any_shared_broker, wrong):
             pass
 
 
-async def test_a_wrong_password_with_the_id_of_a_live_client_leaves_that_alone(any_broker):
+async def test_a_wrong_password_with_the_id_of_a_live_client_leaves_that_alone(any_shared_broker):
     for clean in (True, False):
         options = {"client_id": "stt-live", "clean": clean}
-        async with RawClient.login(any_broker, STT, **options) as live:
+        async with RawClient.login(any_shared_broker, STT, **options) as live:
             await live.subscribe("home/#", qos=1)
             for wrong in (Login(STT.name, STT.role), Login("nobody", STT.role), None):
-                await refusal(any_broker, wrong, **options)
+                await refusal(any_shared_broker, wrong, **options)
             live.publish("home/a", b"alive", qos=1)
             assert (await live.message()).payload == b"alive"
 
 
 @pytest.mark.parametrize("client_id", ["stt", "stt-", "stt-worker-3f2a", "stt-é"])
-async def test_client_ids_of_the_user_are_accepted(embedded_broker, client_id):
-    async with RawClient.login(embedded_broker(), STT, client_id=client_id):
+async def test_client_ids_of_the_user_are_accepted(shared_broker, client_id):
+    async with RawClient.login(shared_broker, STT, client_id=client_id):
         pass
 
 
 @pytest.mark.parametrize("client_id", ["tts", "tts-worker", "sttx", "supervisor", "STT", "x", "stt-" + "x" * 300])
-async def test_other_client_ids_are_refused(embedded_broker, client_id):
-    assert await refusal(embedded_broker(), STT, client_id=client_id) == Refusal.IDENTIFIER
+async def test_other_client_ids_are_refused(shared_broker, client_id):
+    assert await refusal(shared_broker, STT, client_id=client_id) == Refusal.IDENTIFIER
 
 
 async def test_users_whose_names_begin_alike_do_not_meet(embedded_broker):
@@ -206,15 +209,15 @@ async def test_users_whose_names_begin_alike_do_not_meet(embedded_broker):
             assert (await second.message()).topic == "home/second"
 
 
-async def test_an_empty_client_id_is_for_clean_sessions(any_broker):
-    async with RawClient.login(any_broker, STT) as first, RawClient.login(any_broker, STT):
+async def test_an_empty_client_id_is_for_clean_sessions(any_shared_broker):
+    async with RawClient.login(any_shared_broker, STT) as first, RawClient.login(any_shared_broker, STT):
         await first.flushed()
-    assert await refusal(any_broker, STT, client_id="", clean=False) == Refusal.IDENTIFIER
+    assert await refusal(any_shared_broker, STT, client_id="", clean=False) == Refusal.IDENTIFIER
 
 
-async def test_a_last_will_where_one_may_not_publish_is_refused(embedded_broker):
+async def test_a_last_will_where_one_may_not_publish_is_refused(shared_broker):
     will = Publish("system/config/stt", b"forged", 1, retain=True)
-    assert await refusal(embedded_broker(), STT, will=will) == Refusal.NOT_AUTHORIZED
+    assert await refusal(shared_broker, STT, will=will) == Refusal.NOT_AUTHORIZED
 
 
 class TestAnonymousReading:
@@ -239,6 +242,23 @@ class TestAnonymousReading:
             assert await received_until(witness, END) == []
         will = Publish("home/a", b"", 0, retain=False)
         assert await refusal(broker, None, will=will) == Refusal.NOT_AUTHORIZED
+
+    async def test_it_is_for_this_machine_only(self, embedded_broker):
+        """A client that reaches us by the machine's own outer address counts as a stranger."""
+        outer = [
+            address.address
+            for interface in psutil.net_if_addrs().values()
+            for address in interface
+            if address.family is socket.AF_INET and not address.address.startswith("127.")
+        ]
+        if not outer:
+            pytest.skip("this machine has a loopback address only")
+        broker = embedded_broker(anonymous_read=True, host="0.0.0.0")
+        async with RawClient.dial(broker, host=outer[0]) as stranger:
+            stranger.send(connect_packet(None))
+            assert (await stranger.packet())[1] == bytes((0, Refusal.NOT_AUTHORIZED))
+        async with RawClient.login(broker, None):
+            pass
 
     async def test_a_wrong_password_does_not_make_one_anonymous(self, embedded_broker):
         broker = embedded_broker(anonymous_read=True)

@@ -1,0 +1,336 @@
+"""Clients that break the rules, are broken, or are many."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+
+import aiomqtt
+import psutil
+import pytest
+
+from actors.broker import packets
+from actors.broker.config import Limits
+from actors.broker.packets import Publish
+from tests.actors.broker.clients import (
+    DEADLINE,
+    RawClient,
+    client,
+    connect_packet,
+    packet,
+    receive,
+    received_until,
+    text,
+    tool,
+)
+from tests.brokers import HOST, READER, STT, SUPERVISOR, TTS, Login
+from tests.support import eventually
+
+MIB = 1024 * 1024
+END = "home/end"
+
+GARBAGE = [
+    pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", id="http"),
+    pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="tls"),
+    pytest.param(b"\0" * 64, id="zeros"),
+    pytest.param(b"\xff" * 64, id="ones"),
+    pytest.param(b"\x10\xff\xff\xff\xff\x7f", id="length of five bytes"),
+    pytest.param(packet(0x11, b""), id="flags of the fixed header"),
+    pytest.param(packet(0x10, b""), id="empty CONNECT"),
+    pytest.param(packet(0x10, text("MQTX") + b"\x04\x02\0\0" + text("")), id="other protocol"),
+    pytest.param(packet(0x10, text("MQTT") + b"\x04\x02\0\0" + b"\xff\xffabc"), id="string beyond the end"),
+    pytest.param(packet(0x30, text("home/a") + b"x"), id="PUBLISH before CONNECT"),
+]
+
+
+@pytest.mark.parametrize("data", GARBAGE)
+async def test_garbage_is_closed_at_once(any_shared_broker, data):
+    async with RawClient.dial(any_shared_broker) as raw:
+        raw.send(data)
+        await raw.closed()
+
+
+BREACHES = [
+    pytest.param(packet(0x30, text("home/+") + b"x"), id="wildcard in a topic"),
+    pytest.param(packet(0x30, text("") + b"x"), id="empty topic"),
+    pytest.param(packet(0x30, text("a\0b") + b"x"), id="null character"),
+    pytest.param(packet(0x30, text(b"\xff\xfe") + b"x"), id="no UTF-8"),
+    pytest.param(packet(0x36, text("home/a") + b"\0\1x"), id="QoS 3"),
+    pytest.param(packet(0x32, text("home/a") + b"\0\0x"), id="packet id 0"),
+    pytest.param(packet(0x30, b"\0\x20short"), id="topic beyond the end"),
+    pytest.param(packet(0x80, b"\0\1" + text("home/a") + b"\1"), id="flags of SUBSCRIBE"),
+    pytest.param(packet(0x82, b"\0\1"), id="SUBSCRIBE to nothing"),
+    pytest.param(packet(0x82, b"\0\1" + text("home/a") + b"\3"), id="SUBSCRIBE with QoS 3"),
+    pytest.param(packet(0x82, b"\0\1" + text(b"\xff") + b"\1"), id="filter without UTF-8"),
+    pytest.param(packet(0xF0, b""), id="reserved type"),
+    pytest.param(packet(0x00, b""), id="type 0"),
+]
+
+
+@pytest.mark.parametrize("data", BREACHES)
+async def test_a_breach_of_protocol_ends_the_connection_and_publishes_the_will(any_shared_broker, data):
+    async with client(any_shared_broker, SUPERVISOR) as witness:
+        await witness.subscribe("home/#", qos=1)
+        async with RawClient.login(any_shared_broker, STT, will=Publish("home/will", b"", 0, retain=False)) as raw:
+            raw.send(data)
+            await raw.closed()
+        assert [message.topic.value for message in await receive(witness, 1)] == ["home/will"]
+
+
+async def test_a_second_connect_ends_the_connection(shared_broker):
+    async with RawClient.login(shared_broker, STT) as raw:
+        raw.send(connect_packet(STT))
+        await raw.closed()
+
+
+@pytest.mark.parametrize("kind", [0x82, 0xA2], ids=["SUBSCRIBE", "UNSUBSCRIBE"])
+async def test_a_thousand_filters_in_one_packet_are_too_many(shared_broker, kind):
+    each = text("home/a") + (b"\1" if kind == 0x82 else b"")
+    async with RawClient.login(shared_broker, STT) as raw:
+        raw.send(packet(kind, b"\0\1" + each * 1001))
+        await raw.closed()
+
+
+async def test_a_connect_that_does_not_come_is_not_waited_for(embedded_broker):
+    broker = embedded_broker(limits=Limits(connect_seconds=0.2))
+    data = connect_packet(STT)
+    async with RawClient.dial(broker) as silent, RawClient.dial(broker) as slow:
+        slow.send(data[:-1])
+        await silent.closed()
+        await slow.closed()
+    async with RawClient.login(broker, STT):
+        pass
+
+
+@pytest.mark.parametrize("size", [17 * 1024, 200 * MIB])
+async def test_an_oversize_connect_is_refused_by_its_length(shared_broker, size):
+    async with RawClient.dial(shared_broker) as raw:
+        raw.send(b"\x10" + packet(0x10, bytes(size))[1:6])
+        await raw.closed()
+
+
+async def test_an_oversize_packet_ends_the_connection(embedded_broker):
+    broker = embedded_broker(limits=Limits(max_packet_bytes=1000))
+    async with RawClient.login(broker, STT) as raw:
+        raw.publish("home/a", bytes(900), qos=1)
+        assert await raw.packet() == (0x40, b"\0\1")
+        raw.publish("home/a", bytes(1000), qos=1)
+        await raw.closed()
+
+
+async def test_mqtt_5_is_refused_promptly_in_its_own_form(shared_broker):
+    async with RawClient.dial(shared_broker) as raw:
+        raw.send(connect_packet(SUPERVISOR, level=5))
+        assert await raw.closed() == packets.CONNACK_NOT_MQTT_5
+
+
+@pytest.mark.parametrize("name", ["mosquitto_pub", "mosquitto_sub"])
+@pytest.mark.parametrize("version", ["5", "mqttv31"])
+async def test_mosquittos_tools_understand_that_their_version_is_not_spoken(shared_broker, name, version):
+    message = ("-m", "x") if name == "mosquitto_pub" else ("-C", "1")
+    done = await tool(name, shared_broker, SUPERVISOR, "-V", version, "-t", "home/a", *message)
+    assert done.returncode != 0
+    assert b"protocol version" in done.stderr.lower()
+
+
+async def test_aiomqtt_understands_that_mqtt_5_is_not_spoken(shared_broker):
+    with pytest.raises(aiomqtt.MqttError, match=r"(?i)unsupported protocol version"):
+        async with client(shared_broker, SUPERVISOR, protocol=aiomqtt.ProtocolVersion.V5):
+            pass
+
+
+SLEEPER = """
+import sys, paho.mqtt.client as paho
+host, port, user, password = sys.argv[1:]
+client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=user + "-sleeper")
+client.username_pw_set(user, password)
+client.will_set("home/will", "gone", qos=1, retain=True)
+client.on_connect = lambda *_: client.publish("home/here", "", qos=1)
+client.connect(host, int(port), keepalive=1)
+client.loop_forever()
+"""
+
+
+async def test_a_stopped_client_is_missed_after_its_keep_alive(any_broker):
+    async with client(any_broker, SUPERVISOR) as witness:
+        await witness.subscribe("home/#", qos=1)
+        process = subprocess.Popen([sys.executable, "-c", SLEEPER, HOST, str(any_broker.port), STT.name, STT.password])
+        try:
+            (here,) = await receive(witness, 1)
+            assert here.topic.value == "home/here"
+            process.send_signal(signal.SIGSTOP)
+            (will,) = await receive(witness, 1)
+            assert (will.topic.value, will.payload) == ("home/will", b"gone")
+        finally:
+            process.kill()
+            process.wait(DEADLINE)
+
+
+async def test_a_client_that_pings_is_not_missed(embedded_broker):
+    """Silence is what counts, not what was agreed: three keep-alives with a sign of life in each."""
+    broker = embedded_broker()
+    async with RawClient.login(broker, STT, keep_alive=1) as raw:
+        for _ in range(4):
+            await asyncio.sleep(0.75)
+            await raw.flushed()
+
+
+async def test_connections_that_are_reset_leave_nothing(embedded_broker):
+    """500 in each state, and then there is room for as many as ever."""
+    limits = Limits(max_pending=8, max_connections=8)
+    broker = embedded_broker(limits=limits)
+    before = psutil.Process(broker.pid).num_fds()
+    for number in range(500):
+        async with RawClient.dial(broker) as raw:
+            if number % 3:
+                raw.send(connect_packet(STT, client_id=f"stt-{number}"))
+            if number % 3 == 2:
+                await raw.packet()
+            raw.reset()
+    await eventually(lambda: psutil.Process(broker.pid).num_fds() == before)
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(8):
+            tasks.create_task(visit(broker, f"stt-{number}"))
+
+
+async def visit(broker, client_id) -> None:
+    async with RawClient.login(broker, STT, client_id=client_id) as raw:
+        await raw.flushed()
+
+
+async def test_bad_logins_leave_nothing(embedded_broker):
+    broker = embedded_broker()
+    process = psutil.Process(broker.pid)
+    wrong = Login(STT.name, STT.role)
+    async with RawClient.login(broker, STT) as live:
+        before = process.num_fds(), process.memory_info().rss
+        for _ in range(300):
+            async with RawClient.dial(broker) as raw:
+                raw.send(connect_packet(wrong, client_id="stt"))
+                await raw.closed()
+        await eventually(lambda: process.num_fds() == before[0])
+        assert process.memory_info().rss - before[1] < 2 * MIB
+        await live.flushed()
+
+
+async def test_clients_that_do_not_log_in_cannot_lock_others_out(embedded_broker):
+    broker = embedded_broker(limits=Limits(max_pending=4, connect_seconds=60))
+    async with RawClient.dial(broker) as oldest:
+        for _ in range(4):
+            await asyncio.get_running_loop().create_task(_stay(broker))
+        async with RawClient.dial(broker), RawClient.dial(broker), RawClient.dial(broker), RawClient.dial(broker):
+            await oldest.closed()
+            async with RawClient.login(broker, STT):
+                pass
+
+
+async def _stay(broker) -> None:
+    async with RawClient.dial(broker):
+        pass
+
+
+async def test_the_supervisor_gets_in_when_all_places_are_taken(embedded_broker):
+    broker = embedded_broker(limits=Limits(max_connections=2))
+    async with RawClient.login(broker, STT), RawClient.login(broker, TTS):
+        async with RawClient.dial(broker) as one_more:
+            one_more.send(connect_packet(READER))
+            assert (await one_more.packet())[1] == bytes((0, packets.Refusal.UNAVAILABLE))
+        async with RawClient.login(broker, SUPERVISOR):
+            pass
+    await eventually(lambda: len(broker.events("disconnected")) == 3)
+    async with RawClient.login(broker, READER):
+        pass
+
+
+async def test_a_subscriber_that_does_not_read_is_dropped_and_nobody_else(embedded_broker):
+    limit = MIB // 2
+    broker = embedded_broker(limits=Limits(max_unsent_bytes=limit))
+    process = psutil.Process(broker.pid)
+    async with (
+        RawClient.dial(broker, receive_buffer=4096) as stalled,
+        client(broker, SUPERVISOR) as reader,
+        client(broker, TTS) as publisher,
+    ):
+        stalled.send(connect_packet(STT, client_id="stt-stalled", keep_alive=0))
+        await stalled.packet()
+        await stalled.subscribe("home/#", qos=0)
+        await reader.subscribe("home/count", qos=1)
+        before = process.memory_info().rss
+        for _ in range(400):
+            await publisher.publish("home/noise", bytes(64 * 1024), qos=1)
+            if broker.events("disconnected"):
+                break
+        (gone,) = broker.events("disconnected")
+        assert "does not read" in gone["reason"]
+        assert process.memory_info().rss - before < 8 * MIB
+        await publisher.publish("home/count", b"", qos=1)
+        await receive(reader, 1)
+
+
+async def test_a_subscriber_that_does_not_acknowledge_costs_a_bounded_queue(embedded_broker):
+    limits = Limits(max_inflight=10, max_queued_messages=20)
+    broker = embedded_broker(limits=limits)
+    async with RawClient.login(broker, STT) as lazy, RawClient.login(broker, TTS) as publisher:
+        await lazy.subscribe("home/#", qos=1)
+        for number in range(50):
+            publisher.publish("home/a", str(number).encode(), qos=1, packet_id=number + 1)
+        await publisher.flushed()
+        found = [int((await lazy.message()).payload) for _ in range(30)]
+        assert found == list(range(30))
+    await eventually(lambda: broker.events("client_summary"))
+    assert broker.events("client_summary")[0]["lost_messages"] == 20
+
+
+async def test_a_flood_does_not_pass_others_by(shared_broker):
+    """One client pushes all it can; another is answered meanwhile."""
+    broker = shared_broker
+    async with RawClient.login(broker, STT) as flooder, RawClient.login(broker, TTS) as other:
+        message = packets.publish(b"home/flood", b"x", retain=False)
+        flooder.send(message * 200_000)
+        for _ in range(5):
+            await other.flushed()
+        await flooder.flushed()
+
+
+async def test_retained_messages_of_workers_are_bounded_and_the_supervisors_are_not(embedded_broker):
+    broker = embedded_broker(limits=Limits(max_retained_messages=3, max_retained_bytes=100))
+    async with client(broker, STT) as worker, client(broker, SUPERVISOR) as owner:
+        for number in range(5):
+            await worker.publish(f"home/{number}", b"x", qos=1, retain=True)
+            await owner.publish(f"home/owner/{number}", b"x", qos=1, retain=True)
+        await worker.publish("home/0", b"", qos=1, retain=True)
+        await worker.publish("home/big", bytes(99), qos=1, retain=True)
+        await worker.publish("home/1", b"replaced", qos=1, retain=True)
+    async with client(broker, SUPERVISOR) as late:
+        await late.subscribe("home/#", qos=1)
+        await late.publish(END, b"", qos=1)
+        found = dict(await received_until(late, END))
+    assert {topic: value for topic, value in found.items() if "owner" not in topic} == {
+        "home/1": b"replaced",
+        "home/2": b"x",
+    }
+    assert len([topic for topic in found if "owner" in topic]) == 5
+
+
+async def test_subscriptions_and_sessions_are_bounded(embedded_broker):
+    broker = embedded_broker(limits=Limits(max_subscriptions=2, max_sessions=2))
+    async with RawClient.login(broker, STT, client_id="stt-1", clean=False) as raw:
+        assert [await raw.subscribe(f"home/{number}") for number in range(3)] == [1, 1, 0x80]
+        assert await raw.subscribe("home/0") == 1
+        async with RawClient.login(broker, STT, client_id="stt-2", clean=False):
+            pass
+        async with RawClient.dial(broker) as third:
+            third.send(connect_packet(STT, client_id="stt-3", clean=False))
+            assert (await third.packet())[1] == bytes((0, packets.Refusal.UNAVAILABLE))
+    async with RawClient.login(broker, STT, client_id="stt-2", clean=False):
+        pass
+
+
+async def test_a_qos_2_hoarder_is_cut_off(embedded_broker):
+    broker = embedded_broker(limits=Limits(max_queued_messages=5))
+    async with RawClient.login(broker, STT) as raw:
+        for number in range(6):
+            raw.publish("home/a", b"", qos=2, packet_id=number + 1)
+        await raw.closed()
+    (gone,) = await eventually(lambda: broker.events("disconnected"))
+    assert "QoS 2" in gone["reason"]
