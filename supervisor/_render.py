@@ -9,6 +9,9 @@ import orjson
 Event = MutableMapping[str, Any]
 Render = Callable[[Event], bytes]
 
+WORKER_OUTPUT = "worker"
+"""Name of the logger through which lines of workers come, with `service` and `pid`."""
+
 # sd-daemon(3): what the journal reads at the beginning of a line.
 PRIORITY = {"critical": b"<2>", "error": b"<3>", "warning": b"<4>", "info": b"<6>", "debug": b"<7>"}
 
@@ -19,6 +22,7 @@ _COLOURS = {
     "info": "\x1b[32m",
     "debug": "\x1b[2m",
 }
+_SERVICE_COLOUR = "\x1b[36m"
 _DIM = "\x1b[2m"
 _PLAIN = "\x1b[0m"
 # Foreign text must neither steer the terminal nor pass for another line.
@@ -43,18 +47,23 @@ def json_line(event: Event) -> bytes:
 
 
 def terminal_line(*, colour: bool) -> Render:
-    """`12:03:04 warning  what happened  key=value`, with a traceback below where there is one."""
+    """`12:03:04 warning  what happened  key=value`, with a traceback below where there is one.
+
+    What a worker printed is introduced by its service's name instead: `12:03:04 tts-worker  what it said`.
+    """
 
     def render(event: Event) -> bytes:
         level = str(event.pop("level", "info"))
         text = _safe(event.pop("event", ""))
         trace = _safe(event.pop("exception", ""))
-        event.pop("logger", None)
+        if event.pop("logger", None) == WORKER_OUTPUT:
+            event.pop("pid", None)
+            level = _safe(event.pop("service", "worker"))
         moment = f"{datetime.now().astimezone():%H:%M:%S}"
         fields = _fields(event)
-        first, last = (_COLOURS.get(level, ""), _PLAIN) if colour else ("", "")
+        first, last = (_COLOURS.get(level, _SERVICE_COLOUR), _PLAIN) if colour else ("", "")
         dim = _DIM if colour else ""
-        line = f"{dim}{moment}{last} {first}{level:<8}{last} {text.translate(_ESCAPED_LINE)}"
+        line = f"{dim}{moment}{last} {first}{level.translate(_ESCAPED_LINE):<8}{last} {text.translate(_ESCAPED_LINE)}"
         if fields:
             line += f"  {dim}{fields}{last}"
         if trace:

@@ -231,3 +231,15 @@ def test_a_struck_out_line_stays_json_without_the_secret(secret, before, after):
     line = Redactor([secret]).clean(json_line({"event": before + secret + after, "value": [secret]}))
     assert json.loads(line)["value"] == ["********"]
     assert secret.encode("utf-8", "replace") not in line
+
+
+def test_a_workers_line_begins_with_its_service() -> None:
+    event = {
+        "level": "info",
+        "event": "volume_percent: 100 -> 55",
+        "logger": "worker",
+        "service": "tts-worker",
+        "pid": 7,
+    }
+    line = terminal_line(colour=False)(event).decode()
+    assert line.split(" ", 1)[1] == "tts-worker volume_percent: 100 -> 55\n"
