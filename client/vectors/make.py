@@ -57,6 +57,9 @@ def canonical_cases() -> Iterable[dict[str, Any]]:
         "lists keep their order": {"a": [3, 1, 2]},
         "integers up to 64 bits": {"a": [0, -1, -(2**63), 2**63, 2**64 - 1]},
         "floats in their shortest form": {"a": [0.1, 1.0, -0.0, 1.5e300, 5e-324, 1e-7, 1e15, 1e16, 123456789.125]},
+        "where floats get an exponent": {
+            "a": [0.0001, 0.00001, 0.000015, 9.9e-6, 1e-6, 2.5e-10, 9999999999999998.0, 1.5e16, 1e21, 1e22]
+        },
         "truth and null": {"a": [True, False, None]},
     }
     for name, value in values.items():
