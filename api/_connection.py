@@ -49,6 +49,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._in_body = False
         self._deaf = False
+        self._refused = False
         self._head = 0
         self._fed = 0
         self._drained = 0
@@ -73,9 +74,10 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
+            self._drain(len(data))
             return
         self._unset_keepalive_if_required()
-        if self._deadline is None and not self._in_body:
+        if self._deadline is None and self._idle():
             # Also for what never becomes a request, such as empty lines without end.
             self._deadline = self.loop.time() + self._limits.head_seconds
         try:
@@ -121,9 +123,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
         if self.cycle.response_complete:
-            self._drained += len(body)
-            if self._drained > _MAX_DRAINED:
-                self.abort()
+            self._drain(len(body))
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -135,15 +135,21 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._in_body and self.cycle.response_complete:
-            # Closing now could take the answer away from a client that is still sending (RFC 9112, section 9.6).
+            # Closing now could take the answer away from a client that is still sending, as in `_refuse`.
             self._deadline = self.loop.time() + self._limits.drain_seconds
 
     # What the server calls.
 
+    def shutdown(self) -> None:
+        if self._refused:
+            self.transport.close()
+        else:
+            super().shutdown()
+
     def enforce(self, now: float) -> None:
         """End what takes too long: sending a request, or taking an answer."""
         if self._deadline is not None and now > self._deadline:
-            if self._in_head:
+            if self._in_head and not self._refused:
                 self._refuse(
                     Problem("timeout", f"The request's head took longer than {self._limits.head_seconds:g} s.")
                 )
@@ -165,6 +171,9 @@ class Connection(HttpToolsProtocol):
             self.cycle.disconnected = True
         self.transport.abort()
 
+    def _idle(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
+
     def _count(self, size: int) -> None:
         self._head += size
         if self._head > self._limits.head:
@@ -176,19 +185,35 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer what never became a request, or stopped being one, and close."""
         self._deaf = True
+        self._deadline = None
         if self.transport.is_closing():
             return
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            if not self._in_body or cycle.response_started or self.pipeline:
-                # Another answer is on its way: one more in the middle of it would be taken for a part of it.
+        if not self._idle():
+            if not self._in_body:
+                # It comes behind a request that is sound: that one is answered, and then this connection ends.
+                cycle.keep_alive = False
+                return
+            if cycle.response_started or self.pipeline:
+                # An answer in the middle of another one would be taken for a part of it.
                 self.abort()
                 return
             # The content is broken: its handler is told that the client has gone.
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.write(self._door.refusal(problem).as_bytes(self.server_state.default_headers))
-        self.transport.close()
+        # Closing with something unread resets the connection, which can take the answer away from its reader: only our
+        # half is closed, and the rest once the client's is, or it took too long (RFC 9112, section 9.6).
+        self.transport.write_eof()
+        self._refused = True
+        self._drained = 0
+        self._deadline = self.loop.time() + self._limits.drain_seconds
+
+    def _drain(self, size: int) -> None:
+        """Count what comes and nobody wants."""
+        self._drained += size
+        if self._drained > _MAX_DRAINED:
+            self.abort()
 
 
 def _send_at_once(transport: asyncio.Transport) -> None:
@@ -234,6 +259,10 @@ class _Cork:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
 
     def abort(self) -> None:
         self._parts.clear()

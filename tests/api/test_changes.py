@@ -273,6 +273,7 @@ class TestTheBody:
             (b'{"config": {"a": 1}', "line 1"),
             (b'{"config": {}} x', "column 16"),
             (b'{"config": "\xff"}', "byte 13"),
+            (b"[" * 500_000, "brackets"),
             (b"\xff\xfe{\x00}\x00", "UTF-8"),
             (b"\xef\xbb\xbf{}", "line 1, column 1"),
             (b'{"config": {"a": NaN}}', "NaN"),
@@ -284,8 +285,9 @@ class TestTheBody:
             (b'{"config": {"a": ' + b"9" * 5000 + b"}}", "64 bits"),
             (b'{"config": {"a": "\\ud800"}}', "surrogate"),
             (b'{"config": ' + b"[" * 32 + b"]" * 32 + b"}", "deeper than 32"),
-            (b"[" * 500_000, "deeper than 32"),
-            (b'{"a":' * 150_000, "deeper than 32"),
+            (b"[" * 90_000, "deeper than 32"),
+            (b'{"a":' * 90_000, "deeper than 32"),
+            (b"[" + b"1," * 200_000 + b"1]", "commas"),
         ],
     )
     async def test_that_is_not_strict_json_is_400_and_says_where(self, api: Running, content, words):
