@@ -77,10 +77,10 @@ class Link:
             self._will_changed.set()
 
     async def flush(self, timeout: float) -> bool:  # noqa: ASYNC109 - a bound for the caller, who gives up, not fails
-        """Wait until everything wanted is acknowledged; False if the time ran out or there is no connection."""
+        """Wait until everything wanted is acknowledged; False if the time ran out or the broker is known to be away."""
         if not self._unsent:
             return True
-        if not self.connected:
+        if self._complained and not self.connected:
             return False
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):

@@ -311,7 +311,10 @@ async def test_the_demo_worker_without_a_broker_ends_without_a_traceback(stopped
     assert "Traceback" not in child.output()
 
 
-async def test_the_demo_worker_says_what_is_wrong_with_its_config(demo):
-    child = demo(CHANNELS="many")
+async def test_the_demo_worker_says_what_is_wrong_with_its_config(broker, watcher, eventually, demo):
+    child = demo(CHANNELS="many", MQTT_URL=broker.url)
     assert await asyncio.to_thread(child.wait, 10) == 1
     assert "cannot start: environment: channels (environment variable CHANNELS)" in child.output()
+    await eventually(lambda: watcher.last(HEALTH).get("event") == "configuration refused")
+    await eventually(lambda: watcher.last(APPLIED).get("ok") is False)
+    assert "CHANNELS" in watcher.last(APPLIED)["error"]
