@@ -14,8 +14,7 @@ from api.state import ApiState
 
 def create_app(state: ApiState) -> Door:
     """The application over `state`; it starts and owns nothing, so there is nothing to close."""
-    handlers: list[HTTPRouteHandler] = [*health.routes(state), *identity.routes(state), *services.routes(state)]
-    handlers += documentation.routes(handlers, state.version)
+    handlers = all_routes(state)
     app = Litestar(
         # OPTIONS first: else Litestar adds its own to a path's first handler, and refuses ours.
         [*options_routes(handlers), *handlers],
@@ -27,6 +26,12 @@ def create_app(state: ApiState) -> Door:
         exception_handlers={Exception: _pass_on},
     )
     return Door(app, state, security_headers(STYLE_SOURCE))
+
+
+def all_routes(state: ApiState) -> list[HTTPRouteHandler]:
+    """Every call that the documentation describes."""
+    handlers: list[HTTPRouteHandler] = [*health.routes(state), *identity.routes(state), *services.routes(state)]
+    return [*handlers, *documentation.routes(handlers, state.version)]
 
 
 def _pass_on(_: Request[Any, Any, Any], error: Exception) -> NoReturn:

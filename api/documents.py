@@ -39,6 +39,15 @@ class Parameter:
     example: Any
 
 
+IF_NONE_MATCH = Parameter(
+    "If-None-Match",
+    "header",
+    "An `ETag` that you have; where it is still right, 304.",
+    {"type": "string"},
+    '"0b9d4c1e-3-8f14e45fceea167a"',
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One call. `role` is what it takes; every role includes `config.read`, and None asks for no token at all.

@@ -1,7 +1,7 @@
 """What the services' calls say of themselves."""
 
 from api.bodies import JSON_TYPE, MERGE_PATCH_TYPE, ConfigChangeBody
-from api.documents import Answer, Content, Operation, Parameter
+from api.documents import IF_NONE_MATCH, Answer, Content, Operation, Parameter
 from api.models import ChangeAnswer, ServiceConfig, ServiceList
 from schemas.states import Role
 from schemas.types import SERVICE_NAME_PATTERN
@@ -15,9 +15,6 @@ _SERVICE = Parameter(
 )
 _INCLUDE_FIELDS = Parameter(
     "include_fields", "query", "`false` leaves `fields` out.", {"type": "boolean", "default": True}, False
-)
-_IF_NONE_MATCH = Parameter(
-    "If-None-Match", "header", "An `ETag` that you have; where it is still right, 304.", {"type": "string"}, _ETAG
 )
 _IF_MATCH = Parameter(
     "If-Match",
@@ -99,7 +96,7 @@ GET = Operation(
     description="What the worker runs with, the environment included; a secret is the mask `********` or null.",
     tag=_TAG,
     role=Role.READ,
-    parameters=(_SERVICE, _INCLUDE_FIELDS, _IF_NONE_MATCH),
+    parameters=(_SERVICE, _INCLUDE_FIELDS, IF_NONE_MATCH),
     answers={
         200: Answer("The configuration.", Content(ServiceConfig, _CONFIG), _VALIDATOR),
         304: Answer("You have it already.", headers=_VALIDATOR),

@@ -9,7 +9,7 @@ import orjson
 from litestar.handlers import HTTPRouteHandler
 
 from api.docs_page import docs_page
-from api.documents import Answer, Content, Operation
+from api.documents import IF_NONE_MATCH, Answer, Content, Operation
 from api.etags import revalidated
 from api.openapi import Described, openapi_document
 from api.responses import Finished
@@ -19,6 +19,7 @@ Finishable = tuple[bytes, str, bytes]
 """A body, its ETag, and its media type."""
 
 _TAG = "Documentation"
+_VALIDATOR = {"ETag": "It changes with the program."}
 
 GET_SCHEMA = Operation(
     id="getOpenApi",
@@ -26,7 +27,11 @@ GET_SCHEMA = Operation(
     description="OpenAPI 3.1, in JSON.",
     tag=_TAG,
     role=None,
-    answers={200: Answer("The document.", Content(None, {"openapi": "3.1.0"}), {"ETag": "Changes with the program."})},
+    parameters=(IF_NONE_MATCH,),
+    answers={
+        200: Answer("The document.", Content(None, {"openapi": "3.1.0"}), _VALIDATOR),
+        304: Answer("You have it already.", headers=_VALIDATOR),
+    },
 )
 GET_DOCS = Operation(
     id="getDocs",
@@ -34,22 +39,22 @@ GET_DOCS = Operation(
     description="The same, to be read. It needs neither script nor network.",
     tag=_TAG,
     role=None,
+    parameters=(IF_NONE_MATCH,),
     answers={
-        200: Answer(
-            "The page.", Content(None, "<!doctype html>…", ("text/html",)), {"ETag": "Changes with the program."}
-        )
+        200: Answer("The page.", Content(None, "<!doctype html>…", ("text/html",)), _VALIDATOR),
+        304: Answer("You have it already.", headers=_VALIDATOR),
     },
 )
 
 
 def routes(others: Iterable[HTTPRouteHandler], version: str) -> list[HTTPRouteHandler]:
     """The routes that describe `others`, and themselves."""
-    described: list[HTTPRouteHandler] = []
+    handlers: list[HTTPRouteHandler] = []
 
     # Made when somebody asks, once: together they take longer than the rest of the application's start.
     @cache
     def document() -> dict[str, Any]:
-        return openapi_document(_described(described), version)
+        return openapi_document(described_by(handlers), version)
 
     @cache
     def finished_schema() -> Finishable:
@@ -66,11 +71,12 @@ def routes(others: Iterable[HTTPRouteHandler], version: str) -> list[HTTPRouteHa
         return revalidated(request.scope, *finished_page())
 
     own = [open_route("GET", "/schema", GET_SCHEMA, schema), open_route("GET", "/docs", GET_DOCS, page)]
-    described += [*others, *own]
+    handlers += [*others, *own]
     return own
 
 
-def _described(handlers: Iterable[HTTPRouteHandler]) -> list[Described]:
+def described_by(handlers: Iterable[HTTPRouteHandler]) -> list[Described]:
+    """Path, method and description of each of `handlers`."""
     described: list[Described] = []
     for handler in handlers:
         operation = operation_of(handler)

@@ -2,16 +2,22 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import httpx
 import pytest
 
 from api import ApiState, HostRule, Limits, Server, Token, Tokens, create_app
+from api.app import all_routes
 from api.door import Door
+from api.openapi import openapi_document
+from api.routes.documentation import described_by
 from schemas.states import Role
 from tests.api.fake_services import FakeServices
 
@@ -49,12 +55,8 @@ class Running:
             writer.close()
 
 
-@asynccontextmanager
-async def running(
-    limits: Limits | None = None, *, access_log: bool = False, state: ApiState | None = None
-) -> AsyncIterator[Running]:
-    services = FakeServices()
-    state = state or ApiState(
+def state_over(services: FakeServices, limits: Limits | None = None, *, access_log: bool = False) -> ApiState:
+    return ApiState(
         board=services.board,
         change=services.change,
         tokens=Tokens([Token(role.split(".")[-1], role, secret) for role, secret in TOKENS.items()]),
@@ -64,6 +66,32 @@ async def running(
         access_log=access_log,
         limits=limits or Limits(),
     )
+
+
+@cache
+def documented() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+    """Each path of the OpenAPI document as a pattern, with its operations."""
+    described = described_by(all_routes(state_over(FakeServices())))
+    paths = openapi_document(described, "1.2.3")["paths"]
+    return [(re.compile(re.sub(r"{\w+}", "[^/]+", path)), item) for path, item in paths.items()]
+
+
+async def is_documented(response: httpx.Response) -> None:
+    """Fail the test that meets an answer which the OpenAPI document does not have."""
+    method = response.request.method.lower().replace("head", "get")
+    for pattern, item in documented():
+        if pattern.fullmatch(response.url.path) and method in item:
+            answer = item[method]["responses"][str(response.status_code)]
+            found = response.headers.get("content-type", "").partition(";")[0]
+            assert found in answer.get("content", {"": None}), (found, response.url)
+
+
+@asynccontextmanager
+async def running(
+    limits: Limits | None = None, *, access_log: bool = False, state: ApiState | None = None
+) -> AsyncIterator[Running]:
+    services = FakeServices()
+    state = state or state_over(services, limits, access_log=access_log)
     app = create_app(state)
     server = Server(app, state.limits)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -76,6 +104,7 @@ async def running(
         timeout=10,
         # Loading certificates that nobody needs takes longer than most tests.
         verify=False,
+        event_hooks={"response": [is_documented]},
     ) as client:
         try:
             yield Running(server, app, state, services, port, client)
