@@ -19,7 +19,7 @@ from actors.broker.log import Log, take_over_logging
 from actors.broker.settings import Settings, SettingsError, load
 
 _DESCRIPTORS = 4096
-_SHUTDOWN_SECONDS = 3.0
+_SHUTDOWN_SECONDS = 1.0
 
 
 def main(arguments: list[str]) -> int:

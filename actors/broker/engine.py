@@ -1,7 +1,8 @@
 """amqtt's broker with the parts replaced that did not hold.
 
 amqtt 0.12.1 keeps the sessions, the subscriptions, the retained messages and the life of a connection from CONNECT
-to its end. Each override says which of its faults it is for; they rest on private members, hence the exact pin.
+to its end. Each override, here and in `handler`, says which of its faults it is for; they rest on private members,
+hence the exact pin.
 """
 
 import asyncio
@@ -12,233 +13,20 @@ from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import OutgoingApplicationMessage, Session
 
-from actors.broker import packets, rules
+from actors.broker import rules
+from actors.broker.handler import SUBACK_FAILURE, ClientHandler
 from actors.broker.link import Link
 from actors.broker.log import Log
-from actors.broker.packets import Kind, ProtocolError, Publish
+from actors.broker.packets import Publish
 from actors.broker.rules import Principal, Role
+from actors.broker.session import Budget, ClientSession
 from actors.broker.settings import Limits
 
 LISTENER = "default"
-_SUBACK_FAILURE = 0x80
 _MAX_QOS = 1
-_SLICE = 64
-"""Packets, or filters, after which others get their turn."""
+"""Granted at most; MQTT 3.1.1, section 3.8.4, allows less than was asked for."""
 _ROUTES = 4096
-_PINGRESP = b"\xd0\x00"
-
-
-class ClientSession(Session):
-    """A client's session; a persistent one outlives its connection.
-
-    Of amqtt's queues, `inflight_out` holds what is not acknowledged, `retained_messages` what waits (amqtt's name
-    for a session's queue), and `inflight_in` the packet ids of QoS 2 that are not released.
-    """
-
-    def __init__(self, link: Link, limits: Limits) -> None:
-        super().__init__()
-        self.client_id: str = link.session_id
-        self.clean_session = link.clean
-        self.principal = link.principal
-        self.filters: set[str] = set()
-        self.lost = 0
-        """Messages dropped because too many waited."""
-        self.refused = 0
-        """Messages that it published where it may not."""
-        self._limits = limits
-        self._queued_bytes = 0
-
-    @property
-    def connected(self) -> bool:
-        return bool(self.transitions.state == "connected")
-
-    @property
-    def may_send(self) -> bool:
-        """Whether a message of QoS 1 can go out now, without passing others or the window."""
-        return self.retained_messages.empty() and len(self.inflight_out) < self._limits.max_inflight
-
-    def enqueue(self, message: OutgoingApplicationMessage) -> None:
-        """Keep it for later; dropped and counted where too much waits already, as Mosquitto does."""
-        size = len(message.data) + len(message.topic)
-        if (
-            self.retained_messages.qsize() >= self._limits.max_queued_messages
-            or self._queued_bytes + size > self._limits.max_queued_bytes
-        ):
-            self.lost += 1
-            return
-        self._queued_bytes += size
-        self.retained_messages.put_nowait(message)
-
-    def dequeue(self) -> OutgoingApplicationMessage | None:
-        """The next waiting message, if the window has room for it."""
-        if self.retained_messages.empty() or len(self.inflight_out) >= self._limits.max_inflight:
-            return None
-        message = self.retained_messages.get_nowait()
-        assert isinstance(message, OutgoingApplicationMessage)
-        self._queued_bytes -= len(message.data) + len(message.topic)
-        return message
-
-
-class ClientHandler(BrokerProtocolHandler):
-    """Reads and answers one connection's packets.
-
-    In amqtt each packet is a task of its own: tasks that had not run yet when the client closed are cancelled, so
-    messages that were sent, or even acknowledged, just before a DISCONNECT are lost, and a flood is buffered
-    without bound. Here a packet is done before the next is read.
-    """
-
-    def __init__(self, engine: "Engine", session: ClientSession, link: Link) -> None:
-        super().__init__(engine.plugins_manager)
-        self._engine = engine
-        self._client = session
-        self._link = link
-        self._retained: dict[str, int] = {}
-        """Topics whose retained message is to be sent for a new subscription, with its QoS."""
-        self._retained_task: asyncio.Task[None] | None = None
-        self._acknowledged = asyncio.Event()
-
-    async def _reader_loop(self) -> None:
-        assert self._reader_ready is not None
-        self._reader_ready.set()
-        handled = 0
-        try:
-            while not self._link.said_goodbye and (packet := await self._link.packet()) is not None:
-                await self._handle(*packet)
-                handled += 1
-                if handled % _SLICE == 0:
-                    await asyncio.sleep(0)
-        except ProtocolError as error:
-            self._link.abort(str(error))
-        finally:
-            await self.handle_connection_closed()
-            self._reader_stopped.set()
-
-    async def wait_disconnect(self) -> None:
-        """Stock waits for a future that it makes after the reader started: it misses a client that left by then."""
-        await self._reader_stopped.wait()
-
-    async def stop(self) -> None:
-        if self._retained_task is not None:
-            self._retained_task.cancel()
-        await super().stop()
-
-    async def _handle(self, first: int, body: bytes) -> None:
-        kind, flags = first >> 4, first & 0x0F
-        if kind == Kind.PUBLISH:
-            await self._handle_publish(packets.parse_publish(flags, body))
-        elif flags != (2 if kind in (Kind.PUBREL, Kind.SUBSCRIBE, Kind.UNSUBSCRIBE) else 0):
-            raise ProtocolError("invalid flags of the fixed header")
-        elif kind == Kind.PUBACK:
-            self._client.inflight_out.pop(packets.parse_packet_id(body), None)
-            self._pump()
-            self._acknowledged.set()
-        elif kind == Kind.PUBREL:
-            packet_id = packets.parse_packet_id(body)
-            self._client.inflight_in.pop(packet_id, None)
-            self._link.write(packets.pubcomp(packet_id))
-        elif kind == Kind.SUBSCRIBE:
-            await self._handle_subscribe(*packets.parse_subscribe(body))
-        elif kind == Kind.UNSUBSCRIBE:
-            packet_id, filters = packets.parse_unsubscribe(body)
-            for topic_filter in filters:
-                self._engine.unsubscribe(self._client, topic_filter)
-            await self.mqtt_acknowledge_unsubscription(packet_id)
-        elif kind == Kind.PINGREQ:
-            self._link.write(_PINGRESP)
-        elif kind == Kind.DISCONNECT:
-            self._link.said_goodbye = True
-        else:
-            raise ProtocolError(f"a client does not send packets of type {kind} here")
-
-    async def _handle_publish(self, message: Publish) -> None:
-        if message.qos < 2:
-            await self._engine.accept(self._client, message)
-            if message.qos:
-                self._link.write(packets.puback(message.packet_id))
-            return
-        unreleased: dict[int, Any] = self._client.inflight_in
-        if message.packet_id not in unreleased:  # else it is a repeat
-            if len(unreleased) >= self._engine.limits.max_queued_messages:
-                raise ProtocolError("too many unreleased messages of QoS 2")
-            unreleased[message.packet_id] = None
-            await self._engine.accept(self._client, message)
-        self._link.write(packets.pubrec(message.packet_id))
-
-    async def _handle_subscribe(self, packet_id: int, wanted: list[tuple[str, int]]) -> None:
-        codes = [await self._engine.add_subscription(each, self._client) for each in wanted]
-        await self.mqtt_acknowledge_subscription(packet_id, codes)
-        for number, ((topic_filter, _), granted) in enumerate(zip(wanted, codes, strict=True), start=1):
-            if granted != _SUBACK_FAILURE:
-                for topic in self._engine.retained_topics(topic_filter, self._client.principal):
-                    self._retained[topic] = max(granted, self._retained.get(topic, 0))
-            if number % _SLICE == 0:
-                await asyncio.sleep(0)
-        self._send_retained()
-        if self._retained and (self._retained_task is None or self._retained_task.done()):
-            self._retained_task = asyncio.create_task(self._send_retained_later())
-
-    def _send_retained(self) -> None:
-        """Send retained messages as far as the client has room for them, before anything that is published later.
-
-        Each is looked up when it is its turn: a value that was replaced meanwhile must not arrive after its
-        successor.
-        """
-        while self._retained and self._client.may_send and self._link.has_room:
-            topic = next(iter(self._retained))
-            qos = self._retained.pop(topic)
-            if (message := self._engine.retained_messages.get(topic)) is not None:
-                self.deliver(topic, bytes(message.data), min(qos, message.qos or 0), retain=True)
-
-    async def _send_retained_later(self) -> None:
-        """The rest, as fast as the client takes it."""
-        while self._retained:
-            while not self._client.may_send:
-                self._acknowledged.clear()
-                await self._acknowledged.wait()
-            try:
-                await self._link.room()
-            except OSError:
-                return
-            self._send_retained()
-
-    def deliver(self, topic: str, payload: bytes, qos: int, *, retain: bool = False) -> None:
-        """Send a message, or let it wait for its turn."""
-        if qos == 0:
-            self._link.write(packets.publish(topic.encode(), payload, retain=retain))
-            return
-        message = OutgoingApplicationMessage(None, topic, qos, payload, retain)
-        if self._client.may_send:
-            self._send(message)
-        else:
-            self._client.enqueue(message)
-
-    def _send(self, message: OutgoingApplicationMessage, *, dup: bool = False) -> None:
-        if message.packet_id is None:
-            message.packet_id = self._client.next_packet_id
-            self._client.inflight_out[message.packet_id] = message
-        self._link.write(
-            packets.publish(
-                message.topic.encode(),
-                bytes(message.data),
-                qos=1,
-                packet_id=message.packet_id,
-                retain=message.retain,
-                dup=dup,
-            )
-        )
-
-    def _pump(self) -> None:
-        while (message := self._client.dequeue()) is not None:
-            self._send(message)
-
-    async def _retry_deliveries(self) -> None:
-        """On a new connection of a session: what was not acknowledged, then what waited.
-
-        amqtt drops a message whose connection ends before its PUBACK, and at this point waits up to 10 s for each.
-        """
-        for message in list(self._client.inflight_out.values()):
-            self._send(message, dup=True)
-        self._pump()
+"""Topics whose receivers are remembered."""
 
 
 class Engine(Broker):
@@ -254,6 +42,7 @@ class Engine(Broker):
         )
         self.limits = limits
         self._log = log
+        self._budget = Budget(limits.max_message_bytes)
         self._routes: dict[str, list[tuple[ClientSession, int]]] = {}
         self._foreign_retained = 0
         self._foreign_retained_bytes = 0
@@ -283,7 +72,7 @@ class Engine(Broker):
             session.principal = link.principal
             session.parent = 1
         else:
-            session = ClientSession(link, self.limits)
+            session = ClientSession(link, self.limits, self._budget)
         self._routes.clear()
         return ClientHandler(self, session, link), session
 
@@ -407,10 +196,10 @@ class Engine(Broker):
         topic_filter, qos = subscription
         if not rules.is_filter(topic_filter) or not rules.may_subscribe(session.principal, topic_filter):
             self._log.warning("subscribe_refused", user=session.principal.name, filter=topic_filter[:200])
-            return _SUBACK_FAILURE
+            return SUBACK_FAILURE
         if topic_filter not in session.filters and len(session.filters) >= self.limits.max_subscriptions:
             self._log.warning("subscribe_refused", user=session.principal.name, why="too many subscriptions")
-            return _SUBACK_FAILURE
+            return SUBACK_FAILURE
         self._del_subscription(topic_filter, session)
         granted = min(qos, _MAX_QOS)
         self._subscriptions.setdefault(topic_filter, []).append((session, granted))

@@ -20,7 +20,7 @@ from actors.broker.settings import STRANGER, Account, Settings
 
 _BACKLOG = 1024
 _STREAM_LIMIT = 64 * 1024
-_STOP_SECONDS = 1.0
+_STOP_SECONDS = 0.8
 _MAX_CLIENT_ID = 256
 _NOBODY = bytes(32)
 

@@ -38,9 +38,13 @@ class Limits:
     """What waits for a subscriber that reads too slowly; beyond it the subscriber is dropped."""
     max_inflight: int = 100
     """Messages of QoS 1 sent to one client and not acknowledged by it."""
+    max_inflight_bytes: int = _MIB
+    """Their size together; one message more may be over it."""
     max_queued_messages: int = 1000
     """Messages of QoS 1 that wait for one client which is away or does not acknowledge."""
     max_queued_bytes: int = 4 * _MIB
+    max_message_bytes: int = 64 * _MIB
+    """What waits or is not acknowledged, of all clients together."""
     max_subscriptions: int = 500
     """Per client."""
     max_sessions: int = 1024

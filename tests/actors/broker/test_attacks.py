@@ -281,6 +281,49 @@ async def test_a_subscriber_that_does_not_acknowledge_costs_a_bounded_queue(embe
     assert broker.events("client_summary")[0]["lost_messages"] == 20
 
 
+async def test_what_clients_that_are_away_cost_together_is_bounded(embedded_broker):
+    """Twenty sessions with room for a message of 50 kB each, and a hundred kilobytes for all."""
+    broker = embedded_broker(limits=Limits(max_message_bytes=110_000))
+    for number in range(20):
+        async with RawClient.login(broker, STT, client_id=f"stt-{number}", clean=False) as raw:
+            await raw.subscribe("home/#", qos=1)
+    await eventually(lambda: len(broker.events("disconnected")) == 20)
+    async with RawClient.login(broker, TTS) as publisher:
+        for _ in range(2):
+            publisher.publish("home/a", bytes(50_000), qos=1)
+        await publisher.flushed()
+        # Sessions that are forgotten give back what they had.
+        kept = 0
+        for number in range(20):
+            async with RawClient.login(broker, STT, client_id=f"stt-{number}", clean=False) as raw:
+                raw.publish("home/end", b"", qos=0)
+                while (await raw.message()).topic == "home/a":
+                    kept += 1
+            async with RawClient.login(broker, STT, client_id=f"stt-{number}", clean=True):
+                pass
+        assert kept == 2
+    async with RawClient.login(broker, STT, client_id="stt-new", clean=False) as raw:
+        await raw.subscribe("home/#", qos=1)
+    async with RawClient.login(broker, TTS) as publisher:
+        publisher.publish("home/a", bytes(50_000), qos=1)
+        await publisher.flushed()
+    async with RawClient.login(broker, STT, client_id="stt-new", clean=False) as raw:
+        assert (await raw.message()).topic == "home/a"
+
+
+async def test_a_window_is_bounded_in_bytes_too(embedded_broker):
+    broker = embedded_broker(limits=Limits(max_inflight_bytes=10_000, max_queued_messages=0))
+    async with RawClient.login(broker, STT) as lazy, RawClient.login(broker, TTS) as publisher:
+        await lazy.subscribe("home/#", qos=1)
+        for number in range(5):
+            publisher.publish("home/a", bytes(6_000), qos=1, packet_id=number + 1)
+        await publisher.flushed()
+        for _ in range(2):
+            await lazy.message()
+    (summary,) = await eventually(lambda: broker.events("client_summary"))
+    assert summary["lost_messages"] == 3
+
+
 async def test_a_flood_does_not_pass_others_by(shared_broker):
     """One client pushes all it can; another is answered meanwhile."""
     broker = shared_broker
