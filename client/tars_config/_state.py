@@ -24,6 +24,7 @@ class StateDirectory:
         self._ratchet_file = RatchetFile(directory / "ratchet.json", service) if directory else None
         self._stored: Ratchet | None = None
         self._in_order = asyncio.Lock()
+        self._soon: set[asyncio.Task[None]] = set()
 
     def load(self) -> Ratchet | None:
         """Read the ratchet; blocks."""
@@ -47,6 +48,16 @@ class StateDirectory:
                 _log.warning("%s: version %d could not be written down: %s", update.service, update.version, error)
             else:
                 self._stored = ratchet
+
+    def store_soon(self, update: SignedUpdate, ratchet: Ratchet) -> None:
+        """Do the same without making anybody wait for a slow card; `settle` does."""
+        task = asyncio.create_task(self.store(update, ratchet))
+        self._soon.add(task)
+        task.add_done_callback(self._soon.discard)
+
+    async def settle(self) -> None:
+        """Wait until nothing is being written."""
+        await asyncio.gather(*self._soon)
 
     def _write(self, update: SignedUpdate, ratchet: Ratchet) -> None:
         if self._ratchet_file is not None and self.copy_path is not None:

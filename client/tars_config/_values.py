@@ -201,7 +201,7 @@ def _is_secret(info: FieldInfo) -> bool:
 
 
 def _parse_override(info: FieldInfo, text: str) -> Any:
-    annotated: Any = Annotated[info.annotation, info]
+    annotated: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
     adapter: TypeAdapter[Any] = TypeAdapter(annotated)
     try:
         try:

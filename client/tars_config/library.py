@@ -147,6 +147,7 @@ class ConfigLibrary:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        await self._state.settle()
         self._settled.set()
 
     async def __aenter__(self) -> Self:
@@ -366,7 +367,7 @@ class ConfigLibrary:
         self._adopt(built)
         # What the worker starts with counts as applied once it has been given out.
         if in_force.update is not None and self._inbox.ratchet is not None:
-            await self._state.store(in_force.update, self._inbox.ratchet)
+            self._state.store_soon(in_force.update, self._inbox.ratchet)
         self._reporter.given_out(in_force.config_epoch, in_force.version)
         return built.value
 
