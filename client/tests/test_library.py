@@ -624,15 +624,15 @@ async def test_a_crash_between_apply_and_ratchet_offers_the_version_again(superv
 
 
 async def test_a_crash_between_copy_and_ratchet_moves_the_ratchet_up(supervisor, library, recorder):
-    ratchet = supervisor.state_directory / "ratchet.json"
-    behind = ratchet.read_bytes()
-    old = supervisor.sign().encode()
     await supervisor.deliver(library, {"channels": 2})
+    ratchet = supervisor.state_directory / "ratchet.json"
+    behind, old = ratchet.read_bytes(), supervisor.sign().encode()
+    await supervisor.deliver(library, {"channels": 3})
     await library.close()
     ratchet.write_bytes(behind)
     supervisor.snapshot.unlink()
     async with restarted(supervisor) as again:
-        assert (await again.get_config(Stt)).channels == 2
+        assert (await again.get_config(Stt)).channels == 3
         again.receive(old)
         assert again.refused == {"downgraded": 1}
 
