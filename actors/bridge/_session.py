@@ -11,6 +11,7 @@ import logging
 import random
 import ssl
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -104,7 +105,8 @@ class Session:
         self._drift = self._timing.wall() - self._timing.monotonic()
         self._signer_away = False
         self._will_topic = ""
-        self._wills: set[bytes] = set()
+        # Of the connections that the broker may still hold for alive.
+        self._wills: deque[bytes] = deque(maxlen=16)
 
     # -- for its owner
 
@@ -161,7 +163,8 @@ class Session:
             # It reads the system's certificates.
             self._tls = await asyncio.to_thread(self._tls_context)
         self._will_topic, will = self._will()
-        self._wills.add(will)
+        if will not in self._wills:
+            self._wills.append(will)
         link = Link(address, will=(self._will_topic, will), keep_alive=self._timing.keep_alive, events=self)
         try:
             try:
@@ -340,8 +343,14 @@ class Session:
         while delay > 0:
             await asyncio.sleep(min(delay, timing.quick_retry))
             delay -= timing.quick_retry
-            if delay > 0 and self._address() != self._broker:
+            if delay > 0 and self._has_moved():
                 return
+
+    def _has_moved(self) -> bool:
+        try:
+            return self._address() != self._broker
+        except Exception:  # noqa: BLE001  # the next attempt tells it
+            return False
 
     def _tell_state(self) -> bool:
         """Tell the state unless it says the same as the last time; true if it was told."""

@@ -25,13 +25,26 @@ from tests.actors.bridge.support import (
     running_bridge,
     unsigned,
 )
+from tests.brokers import SUPERVISOR, Broker
 from tests.support import eventually
 
 
-@pytest.fixture(params=["mosquitto"])
-def broker(request, mosquitto):
-    """A broker that can be stopped, killed and started again; it forgets what it retained."""
-    return mosquitto()
+class Served:
+    """A broker and our login there. It can be stopped, killed and started again, and then has forgotten everything."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.start, self.stop, self.kill, self.restart = broker.start, broker.stop, broker.kill, broker.restart
+        self.url = f"mqtt://{SUPERVISOR.name}:{SUPERVISOR.password}@127.0.0.1:{broker.port}"
+        self._broker = broker
+
+    @property
+    def pid(self) -> int:
+        return self._broker.pid
+
+
+@pytest.fixture
+def broker(any_broker) -> Served:
+    return Served(any_broker)
 
 
 class FakeClock:
