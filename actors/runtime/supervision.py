@@ -160,8 +160,9 @@ class Supervisor(Actor):
         if kind is Restart.TEMPORARY:
             del self._children[ended.name]
         elif kind is Restart.PERMANENT or ended.exit.ending is not Ending.STOPPED:
-            logger.warning("%s ended (%s)", ended.name, ended.exit)
-            await self._plan_restart(child, str(ended.exit))
+            why = str(ended.exit)  # not the exit itself: a log that keeps it would keep the actor
+            logger.warning("%s ended (%s)", ended.name, why)
+            await self._plan_restart(child, why)
 
     async def _plan_restart(self, child: _Child, why: str) -> None:
         now = self._clock()
