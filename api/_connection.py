@@ -14,6 +14,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from api._cork import Cork
 from api.door import Door
 from api.problems import Problem
 from api.state import Limits
@@ -24,7 +25,6 @@ _MAX_PIPELINED = 16
 _MAX_DRAINED = 16 * 1024 * 1024
 # A handler that waits for content answers 408 itself; the connection's own deadline stands behind that.
 _LATER = 5.0
-_CORK = 64 * 1024
 
 
 class Connection(HttpToolsProtocol):
@@ -59,7 +59,7 @@ class Connection(HttpToolsProtocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the base class
-        super().connection_made(_Cork(transport, self.loop))  # type: ignore[arg-type] # it has what uvicorn uses
+        super().connection_made(Cork(transport, self.loop))  # type: ignore[arg-type] # it has what uvicorn uses
         self._deadline = self.loop.time() + self._limits.head_seconds
         _send_at_once(transport)
         if len(self.connections) > 2 * self._limits.connections:
@@ -233,42 +233,3 @@ class _Stop(Exception):
 
 def _garbage() -> Problem:
     return Problem("malformed", "This is not an HTTP/1.1 request.")
-
-
-class _Cork:
-    """A transport that sends what is written in one turn of the loop at once: head and body go out in one packet."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._loop.call_soon(self._flush)
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size > _CORK:
-            # The transport has to know, so that it can tell the writer to wait.
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def write_eof(self) -> None:
-        self._flush()
-        self._transport.write_eof()
-
-    def abort(self) -> None:
-        self._parts.clear()
-        self._transport.abort()
-
-    def _flush(self) -> None:
-        if self._parts:
-            parts, self._parts, self._size = self._parts, [], 0
-            self._transport.write(b"".join(parts))

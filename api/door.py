@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 from litestar.enums import HttpMethod, ScopeType
+from litestar.exceptions import NotFoundException
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
@@ -20,6 +21,8 @@ from api.problems import Problem, quoted
 from api.responses import Finished
 from api.state import ApiState
 
+# Characters. No path of ours is nearly as long, and Litestar remembers a thousand that clients chose.
+_MAX_PATH: Final = 1024
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -77,6 +80,8 @@ class Door:
         inner = scope
         try:
             self._check_host(host)
+            if len(scope["path"]) > _MAX_PATH:
+                raise NotFoundException
             if scope["method"] == "HEAD":
                 # A GET whose content the server leaves out (RFC 9110, section 9.3.2). The server knows the method
                 # from the scope that it made, so ours is another one.

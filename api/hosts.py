@@ -11,6 +11,8 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
+# A name has at most 253 characters (RFC 1035, section 2.3.4, without the root's).
+_MAX_HOST = 300
 # RFC 9110, section 7.2: host, and a port that is ignored here.
 _HOST = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]+)(?::[0-9]{0,5})?")
 
@@ -21,7 +23,7 @@ class HostRule:
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(_canonical(name) for name in (*_LOOPBACK_NAMES, *names))
         # Per rule, so that the cache goes with it; bounded, since clients choose what is asked.
-        self.allows = lru_cache(256)(self._allows)
+        self._remembered = lru_cache(256)(self._judge)
 
     @classmethod
     def of_this_machine(cls, *configured: str) -> "HostRule":
@@ -30,7 +32,11 @@ class HostRule:
         short = hostname.split(".")[0]
         return cls((*configured, hostname, short, f"{short}.local"))
 
-    def _allows(self, header: bytes) -> bool:
+    def allows(self, header: bytes) -> bool:
+        """Whether a request with `Host: header` is meant for us; the port does not matter."""
+        return len(header) <= _MAX_HOST and self._remembered(header)
+
+    def _judge(self, header: bytes) -> bool:
         match = _HOST.fullmatch(header.decode("latin-1"))
         if match is None:
             return False

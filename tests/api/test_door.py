@@ -92,6 +92,13 @@ async def test_the_path_of_a_404_is_data(api: Running):
     assert "\r\nSet-Cookie" in answer.json()["detail"]
 
 
+async def test_what_is_remembered_of_clients_is_bounded(api: Running):
+    answer = await api.client.get("/api/config/services/" + "x" * 2000)
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (404, "not-found")
+    assert (await api.client.get("/health", headers={"Host": "x" * 1000})).status_code == 421
+    assert not HostRule(["x" * 1000]).allows(b"x" * 1000)
+
+
 async def test_the_id_is_a_context_variable_of_its_request_alone(api: Running):
     seen: dict[str, str] = {}
 
