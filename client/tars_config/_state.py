@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from concurrent.futures import Executor
 from pathlib import Path
 
 from tars_config._files import remove_strays, replace_durably
@@ -19,9 +20,10 @@ class StateDirectory:
     A damaged copy costs nothing but itself: it is signed, so it is refused, and the next source is used.
     """
 
-    def __init__(self, directory: Path | None, service: str) -> None:
+    def __init__(self, directory: Path | None, service: str, executor: Executor) -> None:
         self.copy_path = directory / "last-applied.json" if directory else None
         self._ratchet_file = RatchetFile(directory / "ratchet.json", service) if directory else None
+        self._executor = executor
         self._stored: Ratchet | None = None
         self._in_order = asyncio.Lock()
         self._soon: set[asyncio.Task[None]] = set()
@@ -43,7 +45,7 @@ class StateDirectory:
             if ratchet == self._stored or self._ratchet_file is None:
                 return
             try:
-                await asyncio.to_thread(self._write, update, ratchet)
+                await asyncio.get_running_loop().run_in_executor(self._executor, self._write, update, ratchet)
             except OSError as error:
                 _log.warning("%s: version %d could not be written down: %s", update.service, update.version, error)
             else:

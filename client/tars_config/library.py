@@ -5,10 +5,12 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
@@ -30,6 +32,8 @@ CALLBACK_TIMEOUT_S: Final = 30.0
 _FLUSH_S = 1.0
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = logging.getLogger("tars_config")
 
@@ -87,7 +91,9 @@ class ConfigLibrary:
         self._clock = clock
         self._keys = TrustedKeys(around.public_keys)
         self._inbox = Inbox(name, self._keys)
-        self._state = StateDirectory(around.state_directory, name)
+        # A thread of our own: the loop's executor may be full of models that load. It starts at its first use.
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="tars-config")
+        self._state = StateDirectory(around.state_directory, name, self._files)
         self._reporter = Reporter(
             name,
             around.instance,
@@ -121,7 +127,7 @@ class ConfigLibrary:
         """
         if self._loaded is not None:
             return
-        self._loaded = await asyncio.to_thread(self._load)
+        self._loaded = await self._in_thread(self._load)
         self._heard()
         if self._around.public_keys is None:
             _log.warning("%s: no TARS_CONFIG_PUBLIC_KEYS: every update will be refused", self.service)
@@ -148,6 +154,7 @@ class ConfigLibrary:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self._state.settle()
+        self._files.shutdown()
         self._settled.set()
 
     async def __aenter__(self) -> Self:
@@ -306,7 +313,7 @@ class ConfigLibrary:
             self._settled.set()
 
     async def _apply(self, update: SignedUpdate, taker: _Taker) -> None:
-        credentials = await asyncio.to_thread(read_credentials, self._around.credentials_directory)
+        credentials = await self._in_thread(read_credentials, self._around.credentials_directory)
         layers = Layers(config=update.config, secrets=credentials, environment=self._around.environment)
         before = self._secrets
         try:
@@ -366,7 +373,7 @@ class ConfigLibrary:
             raise
         self._adopt(built)
         # What the worker starts with counts as applied once it has been given out.
-        if in_force.update is not None and self._inbox.ratchet is not None:
+        if in_force.update is not None and self._inbox.ratchet is not None and not self._closed:
             self._state.store_soon(in_force.update, self._inbox.ratchet)
         self._reporter.given_out(in_force.config_epoch, in_force.version)
         return built.value
@@ -400,6 +407,9 @@ class ConfigLibrary:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("%s: a part of the library has failed; no more updates", self.service, exc_info=error)
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._files, partial(work, *args, **kwargs))
 
     def _heard(self) -> None:
         """Note a valid update, and tell when none has come for 5 minutes."""

@@ -709,6 +709,31 @@ async def test_a_clock_that_once_ran_ahead_does_not_lock_out(supervisor):
         assert len(recorder.calls) == 1
 
 
+async def test_a_clock_that_is_set_right_while_running_does_not_lock_out(supervisor):
+    now = datetime.now(UTC)
+    clock = now + timedelta(days=3650)
+    library = ConfigLibrary("stt-worker", surroundings=supervisor.surroundings(), clock=lambda: clock)
+    async with library:
+        await library.subscribe_updates(recorder := Recorder(), Stt)
+        supervisor.version += 1
+        library.receive(supervisor.sign(issued_at=clock).encode())
+        await library.settle()
+        clock = now
+        supervisor.start_new_epoch()
+        library.receive(supervisor.sign(issued_at=now - timedelta(seconds=1)).encode())
+        assert library.refused == {"replayed": 1}
+        library.receive(supervisor.sign(issued_at=now + timedelta(seconds=1)).encode())
+        await library.settle()
+        assert len(recorder.calls) == 2
+
+
+async def test_reading_still_works_after_the_end(supervisor):
+    library = restarted(supervisor)
+    await library.initialize()
+    await library.close()
+    assert await library.get_config(Stt) == Stt()
+
+
 async def test_the_service_may_come_from_the_environment_and_a_wrong_one_is_told(supervisor, caplog):
     assert ConfigLibrary(surroundings=supervisor.surroundings()).service == "stt-worker"
     ConfigLibrary("router", surroundings=supervisor.surroundings())
