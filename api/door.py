@@ -79,9 +79,7 @@ class Door:
 
         inner = scope
         try:
-            self._check_host(host)
-            if len(scope["path"]) > _MAX_PATH:
-                raise NotFoundException
+            self._check(scope, host)
             if scope["method"] == "HEAD":
                 # A GET whose content the server leaves out (RFC 9110, section 9.3.2). The server knows the method
                 # from the scope that it made, so ours is another one.
@@ -122,7 +120,7 @@ class Door:
         request_id = new_request_id()
         return problem.answer(request_id.decode(), (*self._headers, (b"x-request-id", request_id)))
 
-    def _check_host(self, host: list[bytes]) -> None:
+    def _check(self, scope: HTTPScope, host: list[bytes]) -> None:
         if len(host) != 1:
             # RFC 9112, section 3.2: exactly one, or 400.
             raise Problem("malformed", "A request needs exactly one Host header field.")
@@ -132,3 +130,5 @@ class Door:
                 f"{quoted(host[0].decode('latin-1'))} is not a name of this server. Call it by its address, by localhost, by "
                 "the machine's name, or set CONFIG_API_HOST to the name.",
             )
+        if len(scope["path"]) > _MAX_PATH:
+            raise NotFoundException
