@@ -62,7 +62,8 @@ class Link(aiomqtt.Client):
             address.port,
             username=address.user,
             password=address.password,
-            identifier=f"tars-supervisor-{secrets.token_hex(8)}",
+            # Brokers that tie client ids to users want the user's name in front.
+            identifier=f"{address.user or 'tars-supervisor'}-{secrets.token_hex(8)}",
             protocol=aiomqtt.ProtocolVersion.V311,
             clean_session=True,
             keepalive=keep_alive,

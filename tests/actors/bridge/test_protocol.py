@@ -107,15 +107,17 @@ async def test_unacknowledged_values_go_out_again_after_the_connection_broke(pup
         assert puppet.connections == 2
 
 
-async def test_client_ids_are_random_for_each_connection(puppet):
-    async with running_bridge(puppet.url) as rig:
+@pytest.mark.parametrize("user", [None, "steward"])
+async def test_client_ids_are_random_for_each_connection(puppet, user):
+    address = dataclasses.replace(parse_mqtt_url(puppet.url), user=user)
+    async with running_bridge(address) as rig:
         await rig.connected()
         puppet.cut()
         await rig.connected(again=True)
     bodies = [packet.body for packet in puppet.packets if packet.kind == CONNECT]
     names = [body[12 : 12 + int.from_bytes(body[10:12])].decode() for body in bodies]
     assert len(set(names)) == 2
-    assert all(name.startswith("tars-supervisor-") for name in names)
+    assert all(name.startswith(f"{user or 'tars-supervisor'}-") for name in names)
 
 
 async def test_subscriptions_come_before_publishes_and_return(puppet):
