@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
@@ -168,7 +169,7 @@ def plain(layers: Layers) -> Built[dict[str, Any]]:
         if key in layers.secrets:
             continue
         text = override_of(key, layers.environment)
-        values[key], sources[key] = value, "database"
+        values[key], sources[key] = deepcopy(value), "database"  # the worker may change what it is given
         if text is not None:
             try:
                 values[key], sources[key] = _like(value, text), "env"

@@ -66,6 +66,13 @@ async def test_a_model_that_allows_extras_gets_everything(tmp_path):
     assert (await config_of(tmp_path, Open, {"one": 1, "two": 2})).model_dump() == {"one": 1, "two": 2}
 
 
+async def test_what_a_worker_does_to_its_values_is_its_own_affair(tmp_path):
+    supervisor = TestSupervisor(tmp_path, "stt-worker", {"names": ["a"]})
+    async with ConfigLibrary(surroundings=supervisor.surroundings()) as library:
+        (await library.get_values())["names"].append("b")
+        assert await library.get_values() == {"names": ["a"]}
+
+
 async def test_every_problem_is_named_at_once(tmp_path):
     class Demanding(BaseModel):
         low: int = Field(le=3)
