@@ -8,9 +8,20 @@ from typing import Any
 import pytest
 
 from api.bodies import ConfigChangeBody
-from api.models import ChangeAnswer, CsrfToken, DetailedHealth, Me, ProblemDetails, ServiceConfig, ServiceList
+from api.models import (
+    ChangeAnswer,
+    CsrfToken,
+    DetailedHealth,
+    FieldView,
+    Me,
+    ProblemDetails,
+    ServiceConfig,
+    ServiceList,
+)
 from api.problems import KINDS
+from schemas import services
 from schemas.health import HealthReport
+from schemas.service_schema import ServiceSchema
 from schemas.states import PERMISSIONS, Role
 from tests.api.conftest import TOKENS, Running
 
@@ -173,3 +184,12 @@ async def test_the_policy_allows_the_pages_style_and_no_other(api: Running):
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"style-src 'sha256-{digest}'" in answer.headers["content-security-policy"]
     assert "style=" not in answer.text
+
+
+@pytest.mark.parametrize("name", services.__all__)
+def test_the_services_settings_are_described_as_the_document_says(name):
+    schema = ServiceSchema("a-service", getattr(services, name))
+    described = schema.describe(stored=(), environment={}, secrets_set=schema.secret_keys)
+    assert described
+    for field in described:
+        FieldView.model_validate(field)
