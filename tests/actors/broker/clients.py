@@ -5,6 +5,7 @@ import contextlib
 import socket
 import struct
 import subprocess
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
@@ -105,6 +106,8 @@ class RawClient:
         self._reader = reader
         self._writer = writer
         self._framer = Framer(1 << 28)
+        self._skipped: deque[tuple[int, bytes]] = deque()
+        self.session_present = False
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -136,6 +139,7 @@ class RawClient:
             raw.send(connect_packet(login, **options))
             first, body = await raw.packet()
             assert (first, body[1]) == (0x20, 0), f"refused: {body!r}"
+            raw.session_present = bool(body[0])
             yield raw
 
     def send(self, data: bytes) -> None:
@@ -147,19 +151,25 @@ class RawClient:
     async def subscribe(self, topic_filter: str, qos: int = 1) -> int:
         """The return code."""
         self.send(packet(0x82, b"\0\7" + text(topic_filter) + bytes((qos,))))
-        while True:
-            first, body = await self.packet()
-            if first == 0x90:
-                return body[2]
+        return (await self._answer(0x90))[2]
 
     async def flushed(self) -> None:
         """The broker has handled everything that was sent."""
         self.send(packet(0xC0, b""))
-        while (await self.packet())[0] != 0xD0:
-            pass
+        await self._answer(0xD0)
+
+    async def _answer(self, wanted: int) -> bytes:
+        """The body of the next packet of that type; those before it are for `packet`."""
+        skipped = []
+        while (found := await self.packet())[0] != wanted:
+            skipped.append(found)
+        self._skipped.extend(skipped)
+        return found[1]
 
     async def packet(self) -> tuple[int, bytes]:
         """The next packet; EOFError where the broker closed the connection."""
+        if self._skipped:
+            return self._skipped.popleft()
         async with asyncio.timeout(DEADLINE):
             while (found := self._framer.next()) is None:
                 self._framer.feed(await self._read())

@@ -369,6 +369,19 @@ async def test_subscriptions_and_sessions_are_bounded(embedded_broker):
         pass
 
 
+async def test_a_session_that_nobody_comes_back_to_makes_room(embedded_broker):
+    broker = embedded_broker(limits=Limits(max_sessions=1, session_seconds=0))
+    async with RawClient.login(broker, STT, client_id="stt-1", clean=False):
+        pass
+    code = packets.Refusal.UNAVAILABLE.value
+    async with asyncio.timeout(DEADLINE):
+        while code == packets.Refusal.UNAVAILABLE:
+            async with RawClient.dial(broker) as other:
+                other.send(connect_packet(STT, client_id="stt-2"))
+                code = (await other.packet())[1][1]
+    assert code == 0
+
+
 async def test_a_qos_2_hoarder_is_cut_off(embedded_broker):
     broker = embedded_broker(limits=Limits(max_queued_messages=5))
     async with RawClient.login(broker, STT) as raw:

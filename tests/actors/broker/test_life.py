@@ -191,12 +191,16 @@ async def test_what_was_not_acknowledged_comes_again(any_shared_broker):
 async def test_a_clean_session_leaves_nothing(any_broker):
     options = {"client_id": "stt-keeps", "clean": False}
     async with RawClient.login(any_broker, STT, **options) as raw:
+        assert not raw.session_present
         await raw.subscribe("home/#", qos=1)
-    async with RawClient.login(any_broker, STT, client_id="stt-keeps", clean=True):
-        pass
+    async with RawClient.login(any_broker, STT, **options) as raw:
+        assert raw.session_present
+    async with RawClient.login(any_broker, STT, client_id="stt-keeps", clean=True) as raw:
+        assert not raw.session_present
     async with client(any_broker, SUPERVISOR) as publisher:
         await publisher.publish("home/a", b"", qos=1)
     async with RawClient.login(any_broker, STT, **options) as raw:
+        assert not raw.session_present
         await raw.subscribe(END, qos=1)
         raw.publish(END, b"", qos=1)
         assert (await raw.message()).topic == END
@@ -218,11 +222,12 @@ async def test_a_last_will_is_published_when_the_client_is_lost(any_broker, reta
 
 
 async def test_no_last_will_after_a_disconnect(any_shared_broker):
-    will = aiomqtt.Will("home/will", b"gone", qos=1)
+    will = Publish("home/will", b"gone", 1, retain=False)
     async with client(any_shared_broker, SUPERVISOR) as witness:
         await witness.subscribe("home/#", qos=1)
-        async with client(any_shared_broker, STT, will=will):
-            pass
+        async with RawClient.login(any_shared_broker, STT, will=will) as raw:
+            raw.send(packet(0xE0, b""))
+            await raw.closed()
         await witness.publish(END, b"", qos=1)
         assert await received_until(witness, END) == []
 
