@@ -156,9 +156,13 @@ async def client(url: str) -> AsyncIterator[aiomqtt.Client]:
         yield it
 
 
-async def retained(url: str, topic_filter: str = "#") -> dict[str, bytes]:
-    """What a broker retains at this moment."""
+async def retained(url: str, topic_filter: str = "#", *, at_least: int = 0) -> dict[str, bytes]:
+    """What a broker retains at this moment.
+
+    Where that is more than a socket takes at once, a broker may let our end mark overtake it: say how much to expect.
+    """
     found: dict[str, bytes] = {}
+    ended = False
     end = f"end/{uuid.uuid4().hex}"
     async with asyncio.timeout(DEADLINE), client(url) as onlooker:
         await onlooker.subscribe([(topic_filter, 1), (end, 1)])  # type: ignore[arg-type]  # paho takes it
@@ -166,9 +170,11 @@ async def retained(url: str, topic_filter: str = "#") -> dict[str, bytes]:
         await onlooker.publish(end, b"", qos=1)
         async for message in onlooker.messages:
             if message.topic.value == end:
-                break
-            if message.retain:
+                ended = True
+            elif message.retain:
                 found[message.topic.value] = bytes(message.payload)
+            if ended and len(found) >= at_least:
+                break
     return found
 
 

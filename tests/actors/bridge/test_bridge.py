@@ -68,7 +68,7 @@ async def test_signed_updates_are_retained_and_verify(broker):
         for version, (service, config) in enumerate(configs.items(), 1):
             await rig.retain(f"system/config/{service}", unsigned(version, service, **config), token=service)
         await rig.acknowledged(*configs)
-        found = await retained(broker.url, "system/config/#")
+        found = await retained(broker.url, "system/config/#", at_least=20)
     assert len(found) == 20
     for version, (service, config) in enumerate(configs.items(), 1):
         update = rig.verified(found[f"system/config/{service}"])
@@ -103,7 +103,7 @@ async def test_everything_is_right_after_an_outage_with_many_changes(broker, how
         broker.start()
         await rig.acknowledged(*((service, 21) for service in services))
         await rig.settled()
-        found = await retained(broker.url)
+        found = await retained(broker.url, at_least=51)
         assert found.pop("system/state/quiet") == b"never changed"
         updates = {topic: rig.verified(payload) for topic, payload in found.items()}
     assert {topic: update.version for topic, update in updates.items()} == {
@@ -389,6 +389,6 @@ async def test_a_large_backlog_of_large_configs_goes_out(broker):
         for number in range(40):
             await rig.retain(f"system/config/service-{number}", unsigned(1, f"service-{number}", text=text), number)
         await rig.acknowledged(*range(40))
-        found = await retained(broker.url, "system/config/#")
+        found = await retained(broker.url, "system/config/#", at_least=40)
         assert len(found) == 40
         assert rig.verified(found["system/config/service-39"]).config == {"text": text}
