@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
+from dataclasses import replace
 
 from actors.broker import packets, rules
 from actors.broker.engine import LISTENER, Engine
@@ -81,10 +82,10 @@ class Gate:
             await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
 
     def reload(self, settings: Settings) -> None:
-        """Take other users and limits. Clients whose user changed or went are cut off; host and port stay."""
-        self._settings = settings
+        """Take other users; clients whose user changed or went are cut off. The rest counts at the next start."""
+        self._settings = replace(self._settings, accounts=settings.accounts, anonymous_read=settings.anonymous_read)
         for link in list(self._live.values()):
-            if not settings.holds(link.account):
+            if not self._settings.holds(link.account):
                 link.abort("its user was changed or removed")
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,7 +95,9 @@ class Gate:
         link = Link(reader, writer, self._settings.limits, self._outbox)
         if len(self._pending) >= self._settings.limits.max_pending:
             # An honest client logs in within milliseconds: the oldest is the least likely to be one.
-            next(iter(self._pending)).abort("too many clients that do not log in")
+            oldest = next(iter(self._pending))
+            del self._pending[oldest]
+            oldest.abort("too many clients that do not log in")
         self._pending[link] = None
         task = asyncio.get_running_loop().create_task(self._serve(link))
         self._tasks.add(task)
@@ -105,7 +108,7 @@ class Gate:
             try:
                 connect = await self._knock(link)
             finally:
-                del self._pending[link]
+                self._pending.pop(link, None)
             if connect is not None:
                 await self._run(link, connect)
         except Exception as error:  # noqa: BLE001 - one connection's fault must not end the others
@@ -132,11 +135,11 @@ class Gate:
     async def _run(self, link: Link, connect: Connect) -> None:
         try:
             self._admit(link, connect)
+            await self._take_over(link)
         except _Refused as error:
             link.write(packets.connack_refused(error.refusal))
             self._refused(link, str(error), user=connect.username)
             return
-        await self._take_over(link)
         who = {"user": link.principal.name, "client": connect.client_id[:100]}
         try:
             self._log.info("connected", **who, peer=link.get_peer_info())
@@ -204,6 +207,8 @@ class Gate:
         while (earlier := self._live.get(link.session_id)) is not None:
             earlier.abort("taken over by a new connection")
             await earlier.ended.wait()
+        if not self._settings.holds(link.account):
+            raise _Refused(Refusal.NOT_AUTHORIZED, "its user was changed or removed meanwhile")
         self._live[link.session_id] = link
 
     def _refused(self, link: Link, reason: str, user: str | None = None) -> None:

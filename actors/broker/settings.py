@@ -29,7 +29,7 @@ class Limits:
     connect_seconds: float = 5.0
     """Time from the connection to the whole CONNECT packet."""
     max_connect_bytes: int = 16 * 1024
-    max_pending: int = 256
+    max_pending: int = 512
     """Connections that have not logged in yet; one more ends the oldest of them."""
     max_connections: int = 512
     """Connections that have logged in; the supervisor is let in beyond it."""

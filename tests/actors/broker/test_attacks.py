@@ -170,8 +170,8 @@ async def test_a_client_that_pings_is_not_missed(embedded_broker):
     """Silence is what counts, not what was agreed: three keep-alives with a sign of life in each."""
     broker = embedded_broker()
     async with RawClient.login(broker, STT, keep_alive=1) as raw:
-        for _ in range(4):
-            await asyncio.sleep(0.75)
+        for _ in range(8):
+            await asyncio.sleep(0.4)
             await raw.flushed()
 
 
