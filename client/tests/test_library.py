@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -246,6 +247,20 @@ async def test_a_damaged_store_is_passed_over(tmp_path, damage, caplog):
         assert await library.get_config(Stt) == Stt()
     assert "store" in caplog.text
     assert store.read_bytes() == damage
+
+
+async def test_a_store_that_its_writer_left_in_a_crash_is_read_and_not_touched(tmp_path):
+    make_store(tmp_path / "live.db")
+    with closing(sqlite3.connect(tmp_path / "live.db")) as writer:
+        writer.execute("UPDATE service_configs SET config_json = '{\"channels\": 7}'")
+        writer.commit()
+        store, log = tmp_path / "config.db", tmp_path / "config.db-wal"
+        store.write_bytes((tmp_path / "live.db").read_bytes())
+        log.write_bytes((tmp_path / "live.db-wal").read_bytes())
+    before = store.read_bytes(), log.read_bytes()
+    async with ConfigLibrary("stt-worker", surroundings=Surroundings(database=store)) as library:
+        assert await library.get_config(Stt) == Stt(channels=7)
+    assert (store.read_bytes(), log.read_bytes()) == before
 
 
 async def test_a_store_without_this_service_is_passed_over(tmp_path):
@@ -564,6 +579,17 @@ async def test_a_new_signing_key_is_accepted_as_soon_as_its_file_says_so(supervi
     )
     await supervisor.deliver(library, {"channels": 3})
     assert [config.channels for config in recorder.calls] == [3]
+
+
+async def test_a_key_file_that_changed_unseen_is_read_again_for_an_unknown_signature(supervisor, library, recorder):
+    """Overwritten in place within one tick of the file system's clock: nothing but its content tells."""
+    seen = supervisor.public_keys.stat()
+    supervisor.private_key = Ed25519PrivateKey.generate()
+    public = supervisor.private_key.public_key()
+    supervisor.public_keys.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    os.utime(supervisor.public_keys, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    await supervisor.deliver(library, {"channels": 2})
+    assert len(recorder.calls) == 1
 
 
 async def test_refusals_are_counted_in_the_report(supervisor, library, recorder, eventually):
