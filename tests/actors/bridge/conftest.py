@@ -1,0 +1,3 @@
+from tests.brokers import any_broker
+
+__all__ = ["any_broker"]
