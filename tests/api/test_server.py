@@ -177,10 +177,15 @@ class TestWhatIsNoHttp:
         writer.close()
 
     async def test_a_broken_chunk_is_400_and_its_handler_is_told(self, api: Running):
-        request = put(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"zz\r\n"
-        assert status_of(await api.exchange(request)) == 400
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(put(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"zz\r\n")
+        async with asyncio.timeout(5):
+            assert status_of(await reader.read()) == 400
+            # At once, not when the client goes.
+            await eventually(lambda: not api.server._state.tasks)
+        assert api.server._state.connections
         assert api.services.changes == []
-        await eventually(lambda: not api.server._state.tasks)
+        writer.close()
 
     async def test_garbage_behind_a_request_under_way_leaves_its_answer_whole(self, api: Running):
         api.services.gate.clear()
@@ -290,6 +295,16 @@ class TestSlowClients:
         async with running(self.LIMITS) as api:
             head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc"
             assert status_of(await api.exchange(head)) == 200
+
+    async def test_content_that_nobody_wants_and_trickles_is_not_waited_for(self):
+        async with running(Limits(drain_seconds=0.1)) as api:
+            reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
+            async with asyncio.timeout(5):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"d")
+                await eventually(lambda: not api.server._state.connections)
+            writer.close()
 
     async def test_content_that_nobody_wants_ends_at_a_bound(self, api: Running):
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
