@@ -382,6 +382,24 @@ async def test_a_callback_that_fails_leaves_the_old_config_in_force(supervisor, 
         assert recorder.calls == [Stt(vad_threshold=0.7)]
 
 
+async def test_a_failed_version_leaves_the_old_secrets_too_and_its_own_are_masked(supervisor):
+    class WithSecret(BaseModel):
+        api_key: str
+
+    def fail(config: WithSecret) -> None:
+        raise ValueError(f"{config.api_key} is not accepted")
+
+    supervisor.set_secret("api_key", "hunter2")
+    async with restarted(supervisor) as library:
+        await library.get_config(WithSecret)
+        await library.subscribe_updates(fail, WithSecret)
+        supervisor.set_secret("api_key", "hunter3")
+        await supervisor.deliver(library)
+        assert library.last_report.error == "ValueError: ******** is not accepted"
+        assert library.secrets["api_key"].get_secret_value() == "hunter2"
+        assert (await library.get_config(WithSecret)).api_key == "hunter2"
+
+
 async def test_after_a_failed_version_the_next_one_is_applied(supervisor, library, recorder):
     recorder.answer = ValueError("no")
     await supervisor.deliver(library, {"channels": 2})
