@@ -2,12 +2,13 @@
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from typing import Literal, get_args
-from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr
 
 from schemas.base import Model
+from schemas.broker_address import BrokerAddress, parse_mqtt_url
 from supervisor._reader import BadValueError, shown
 
 Role = Literal["config.read", "config.write", "admin"]
@@ -22,18 +23,16 @@ _TOKEN = re.compile(r"[!-~]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
-_MQTT_FORMS = "write mqtt://[user:password@]host[:port], mqtts://…, embedded: or embedded://127.0.0.1:port"
+_EMBEDDED = re.compile(r"embedded:(//(127\.0\.0\.1)?(:(?P<port>[0-9]{1,5}))?/?)?", re.IGNORECASE)
+DEFAULT_BROKER_PORT = 1883
 
 
-class BrokerAddress(Model):
-    """Where the MQTT broker is. `embedded`: we run it ourselves, and port 0 lets the kernel choose."""
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """The broker of MQTT_URL. `embedded`: we run it ourselves, and port 0 lets the kernel choose."""
 
     embedded: bool
-    host: str
-    port: int
-    tls: bool = False
-    username: str | None = None
-    password: SecretStr | None = None
+    address: BrokerAddress
 
 
 class ApiToken(Model):
@@ -53,45 +52,24 @@ class LegacyTopic(Model):
         return self.template.replace("{service}", service)
 
 
-def broker_address(text: str) -> BrokerAddress:
+def broker(text: str) -> Broker:
     """Parse MQTT_URL. Its errors repeat no part that may hold the password."""
-    try:
-        url = urlsplit(text.strip())
-        port = url.port
-    except ValueError:
-        raise BadValueError(f"is no address; {_MQTT_FORMS}") from None
-    if url.scheme not in {"mqtt", "mqtts", "embedded"}:
-        raise BadValueError(f"has an unknown or no scheme; {_MQTT_FORMS}")
-    if url.path not in {"", "/"} or url.query or url.fragment:
-        # An unescaped / ? or # in a password ends up here too.
+    text = text.strip()
+    if not text.lower().startswith("embedded:"):
+        try:
+            address = parse_mqtt_url(text)
+        except ValueError as error:
+            raise BadValueError(f"{error}; or write embedded: to have a broker run here") from None
+        _check_host(address.host)
+        return Broker(embedded=False, address=address)
+    match = _EMBEDDED.fullmatch(text)
+    port = int(match["port"] or DEFAULT_BROKER_PORT) if match else -1
+    if not 0 <= port <= 65535:
         raise BadValueError(
-            "has something after host and port; take it out, and write / ? # @ in a password as %2F %3F %23 %40"
+            "asks for an embedded broker elsewhere than on a port of 127.0.0.1; "
+            "write embedded: or embedded://127.0.0.1:port, or run a broker of your own and name it"
         )
-    if url.scheme == "embedded":
-        if url.username is not None or url.hostname not in {None, "127.0.0.1"}:
-            raise BadValueError(
-                "asks for an embedded broker elsewhere than on 127.0.0.1; "
-                "write embedded: or embedded://127.0.0.1:port, or run a broker of your own and name it"
-            )
-        return BrokerAddress(embedded=True, host="127.0.0.1", port=1883 if port is None else port)
-    if not url.hostname:
-        raise BadValueError(f"names no host; {_MQTT_FORMS}")
-    _check_host(url.hostname)
-    if port == 0:
-        raise BadValueError("has port 0; write the broker's port")
-    username = unquote(url.username) if url.username else None
-    password = unquote(url.password) if url.password else None
-    if password is not None and username is None:
-        raise BadValueError("has a password without a user; write user:password@ in front of the host")
-    tls = url.scheme == "mqtts"
-    return BrokerAddress(
-        embedded=False,
-        host=url.hostname,
-        port=port or (8883 if tls else 1883),
-        tls=tls,
-        username=username,
-        password=None if password is None else SecretStr(password),
-    )
+    return Broker(embedded=True, address=BrokerAddress("127.0.0.1", port))
 
 
 def host(text: str) -> str:

@@ -42,13 +42,10 @@ def _keys(findings: Findings) -> str:
 
 
 def _broker(settings: Settings) -> str:
-    mqtt = settings.mqtt
-    host = f"[{mqtt.host}]" if ":" in mqtt.host else mqtt.host
-    where = f"{host}:{mqtt.port or 'a free port'}"
-    if mqtt.embedded:
-        return f"embedded, on {where}"
-    login = f" as {mqtt.username}" if mqtt.username else " without a login"
-    return f"{where}{' with TLS' if mqtt.tls else ''}{login}"
+    address = settings.mqtt.address
+    if settings.mqtt.embedded:
+        return f"embedded, on {address.host}:{address.port or 'a free port'}"
+    return f"{address}{f' as {address.user}' if address.user else ' without a login'}"
 
 
 def _rest(settings: Settings) -> str:

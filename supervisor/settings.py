@@ -13,14 +13,14 @@ from schemas.base import Model
 from supervisor import _reader, _targets
 from supervisor._env_file import read_env_file
 from supervisor._reader import BadValueError, Reader
-from supervisor._targets import ROLES, ApiToken, BrokerAddress, LegacyTopic, Role
+from supervisor._targets import ROLES, ApiToken, Broker, LegacyTopic, Role
 from supervisor._variables import LITESTREAM_PREFIX, VARIABLES, Variable, holds_secret
 
 __all__ = [
     "ROLES",
     "VARIABLES",
     "ApiToken",
-    "BrokerAddress",
+    "Broker",
     "LegacyTopic",
     "Role",
     "Settings",
@@ -67,7 +67,8 @@ class Settings(Model):
     encryption_key_path: Path | None = None
     credentials_directory: Path | None = None
 
-    mqtt: BrokerAddress
+    mqtt: Broker = Field(exclude=True)
+    """Left out of a dump, since it may hold a password."""
     mqtt_legacy_topics: tuple[LegacyTopic, ...] = ()
     mqtt_anonymous_read: bool = False
 
@@ -92,8 +93,8 @@ class Settings(Model):
     def secret_values(self) -> list[str]:
         """Every value of the environment that no log may show."""
         values = [value for name, value in self.environment.items() if holds_secret(name, value)]
-        if self.mqtt.password is not None:
-            values.append(self.mqtt.password.get_secret_value())
+        if self.mqtt.address.password is not None:
+            values.append(self.mqtt.address.password)
         values += [token.token.get_secret_value() for token in self.api_tokens]
         return values
 
@@ -150,7 +151,7 @@ def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
         "signing_key_path": path("SIGNING_KEY_PATH"),
         "encryption_key_path": path("ENCRYPTION_KEY_PATH"),
         "credentials_directory": path("CREDENTIALS_DIRECTORY"),
-        "mqtt": reader.value("MQTT_URL", _targets.broker_address, _targets.broker_address("embedded:")),
+        "mqtt": reader.value("MQTT_URL", _targets.broker, _targets.broker("embedded:")),
         "mqtt_legacy_topics": reader.value("MQTT_LEGACY_TOPICS", _targets.legacy_topics, no_topics),
         "mqtt_anonymous_read": reader.value("MQTT_ANONYMOUS_READ", _reader.boolean, default=False),
         "api_host": reader.value("CONFIG_API_HOST", _targets.host, "127.0.0.1"),

@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from actors.board import Board
-from actors.bridge import BridgeActor, BridgeState, BrokerAddress, Desired
+from actors.bridge import BridgeActor, BridgeState, Desired
 from actors.broker.child import BrokerActor, BrokerDied
 from actors.broker.config import BrokerConfig, BrokerUser, Role, hash_password
 from actors.broker.credentials import Credentials
@@ -36,6 +37,7 @@ from api.hosts import HostRule
 from api.server import Server
 from api.state import ApiState
 from api.tokens import Token, Tokens
+from schemas.broker_address import BrokerAddress
 from schemas.changes import ChangeAccepted, ConfigChange
 from schemas.manifest import Service
 from schemas.records import NewService, StoreState
@@ -71,7 +73,7 @@ class System:
         self._desired = Desired()
         self._credentials = Credentials(folders.runtime / "broker" / "passwords")
         self._embedded = settings.mqtt.embedded
-        self._broker_port = settings.mqtt.port
+        self._broker_at = settings.mqtt.address
         self._broker_known = not self._embedded
         self._services: dict[str, Service] = {service.name: service for service in boot.manifest.services}
 
@@ -295,8 +297,8 @@ class System:
         ]
         users.append(BrokerUser(name=VIEWER, password_hash=self._hash(VIEWER), role=Role.READER))
         return BrokerConfig(
-            host=self._boot.settings.mqtt.host,
-            port=self._broker_port,
+            host=self._broker_at.host,
+            port=self._broker_at.port,
             users=tuple(users),
             anonymous_read=self._boot.settings.mqtt_anonymous_read,
         )
@@ -306,26 +308,20 @@ class System:
 
     def _note_broker(self, host: str, port: int) -> None:
         # Workers hold the address, so a port that the kernel chose stays the broker's for good.
-        self._broker_port = port
+        self._broker_at = BrokerAddress(host, port)
         self._broker_known = True
         self._health.tell(HealthActor.report, Component.BROKER, ok=True, address=f"{host}:{port}")
 
     def _broker_address(self) -> BrokerAddress | None:
-        mqtt = self._boot.settings.mqtt
-        if self._embedded:
-            if not self._broker_known:
-                return None
-            return BrokerAddress(
-                mqtt.host, self._broker_port, SUPERVISOR_USER, self._credentials.password(SUPERVISOR_USER)
-            )
-        password = mqtt.password.get_secret_value() if mqtt.password is not None else None
-        return BrokerAddress(mqtt.host, mqtt.port, mqtt.username, password, tls=mqtt.tls)
+        if not self._broker_known:
+            return None
+        if not self._embedded:
+            return self._broker_at
+        return replace(self._broker_at, user=SUPERVISOR_USER, password=self._credentials.password(SUPERVISOR_USER))
 
     def _worker_url(self, service: str) -> str:
-        mqtt = self._boot.settings.mqtt
-        scheme = "mqtts" if mqtt.tls else "mqtt"
-        host = f"[{mqtt.host}]" if ":" in mqtt.host else mqtt.host
-        return f"{scheme}://{service}:{self._credentials.password(service)}@{host}:{self._broker_port}"
+        scheme, _, where = str(self._broker_at).partition("://")
+        return f"{scheme}://{service}:{self._credentials.password(service)}@{where}"
 
     def _subscribe(self) -> None:
         routes: dict[str, Callable[[bytes], object]] = {}

@@ -4,7 +4,6 @@ May import `actors.runtime`, `actors.signer`, `schemas` and `tars_config`; aiomq
 """
 
 from actors.bridge._actor import FLUSH, BridgeActor
-from actors.bridge._address import BrokerAddress, parse_mqtt_url
 from actors.bridge._desired import Desired, Handler, check_filter, check_topic
 from actors.bridge._session import Timing
 from actors.bridge._state import BridgeState, Failure, Trouble
@@ -13,7 +12,6 @@ __all__ = [
     "FLUSH",
     "BridgeActor",
     "BridgeState",
-    "BrokerAddress",
     "Desired",
     "Failure",
     "Handler",
@@ -21,5 +19,4 @@ __all__ = [
     "Trouble",
     "check_filter",
     "check_topic",
-    "parse_mqtt_url",
 ]

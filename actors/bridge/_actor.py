@@ -5,12 +5,12 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actors.bridge._address import BrokerAddress
 from actors.bridge._desired import Desired, Handler, Message
 from actors.bridge._session import Session, Timing
 from actors.bridge._state import BridgeState
 from actors.runtime import Actor, Handle
 from actors.signer import SignerActor, Unsigned
+from schemas.broker_address import BrokerAddress
 
 FLUSH = 1.0
 """Seconds that an orderly stop may take to publish what is pending."""

@@ -24,8 +24,8 @@ import anyio
 import paho.mqtt.client as paho
 from paho.mqtt.reasoncodes import ReasonCode
 
-from actors.bridge._address import BrokerAddress
 from actors.bridge._state import LinkFailed, Trouble
+from schemas.broker_address import BrokerAddress
 
 logger = logging.getLogger(__name__)
 # Whatever matters of it comes back to us as a failure, in better words.

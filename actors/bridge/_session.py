@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.bridge._address import BrokerAddress
 from actors.bridge._desired import Desired, check_topic
 from actors.bridge._link import Link
 from actors.bridge._state import BridgeState, Failure, LinkFailed, Trouble
 from actors.runtime import OutcomeUnknown, Rejected
 from actors.signer import Unsigned
+from schemas.broker_address import BrokerAddress
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.broker_address import BrokerAddress
 from supervisor.settings import Settings, SettingsRefused, load_settings
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -32,7 +33,7 @@ def test_defaults(tmp_path):
     assert settings.env_file == tmp_path / ".env"
     assert (settings.api_host, settings.api_port) == ("127.0.0.1", 8081)
     assert settings.mqtt.embedded
-    assert (settings.mqtt.host, settings.mqtt.port) == ("127.0.0.1", 1883)
+    assert (settings.mqtt.address.host, settings.mqtt.address.port) == ("127.0.0.1", 1883)
     assert (settings.log_level, settings.allow_auto_rebuild, settings.enable_access_log) == ("info", False, True)
     assert settings.api_tokens == ()
     assert list(tmp_path.iterdir()) == []
@@ -82,8 +83,8 @@ def test_broker_addresses(  # noqa: PLR0917 - one column each
     tmp_path, text, embedded, host, port, tls, username, password
 ):
     mqtt = load(tmp_path, MQTT_URL=text).mqtt
-    assert (mqtt.embedded, mqtt.host, mqtt.port, mqtt.tls, mqtt.username) == (embedded, host, port, tls, username)
-    assert (mqtt.password.get_secret_value() if mqtt.password else None) == password
+    assert mqtt.embedded == embedded
+    assert mqtt.address == BrokerAddress(host, port, username, password, tls)
 
 
 @pytest.mark.parametrize(
@@ -109,19 +110,19 @@ def test_broker_addresses(  # noqa: PLR0917 - one column each
         ("CONFIG_MASTER_KEY_ID", "a b", "no name of a key"),
         ("LKG_HMAC_KEY_ID", "x" * 65, "no name of a key"),
         ("CONFIG_SIGNATURE_PRIVATE_KEY_B64", "***", "not a text in base64"),
-        ("MQTT_URL", "http://u:hunter2@h", "unknown or no scheme; write mqtt://"),
-        ("MQTT_URL", "hunter2", "unknown or no scheme"),
+        ("MQTT_URL", "http://u:hunter2@h", "has the scheme 'http'; it is mqtt://"),
+        ("MQTT_URL", "hunter2", "has no scheme"),
         ("MQTT_URL", "mqtt://u:hunter2@", "names no host"),
-        ("MQTT_URL", "mqtt://u:hunter2/x@h", "no address"),
-        ("MQTT_URL", "mqtt://u:hunter2#x@h", "no address"),
+        ("MQTT_URL", "mqtt://u:hunter2/x@h", "cannot be read"),
+        ("MQTT_URL", "mqtt://u:hunter2#x@h", "cannot be read"),
         ("MQTT_URL", "mqtt://hunter2/x@h", "%2F"),
-        ("MQTT_URL", "mqtt://:hunter2@h", "password without a user"),
+        ("MQTT_URL", "mqtt://:hunter2@h", "password without a user name"),
         ("MQTT_URL", "mqtt://h:0", "port 0"),
-        ("MQTT_URL", "mqtt://h:99999", "no address"),
+        ("MQTT_URL", "mqtt://h:99999", "cannot be read"),
         ("MQTT_URL", "mqtt://h_o$t", "neither an IP address nor a name"),
-        ("MQTT_URL", "mqtt://h/topic", "after host and port"),
-        ("MQTT_URL", "embedded://0.0.0.0:1883", "elsewhere than on 127.0.0.1"),
-        ("MQTT_URL", "embedded:1884", "after host and port"),
+        ("MQTT_URL", "mqtt://h/topic", "goes on after the port"),
+        ("MQTT_URL", "embedded://0.0.0.0:1883", "elsewhere than on a port of 127.0.0.1"),
+        ("MQTT_URL", "embedded:1884", "elsewhere than on a port of 127.0.0.1"),
         ("MQTT_LEGACY_TOPICS", "config/#", "no topic to publish to"),
         ("MQTT_LEGACY_TOPICS", "config/{name}", "only {service} is replaced"),
         ("MQTT_LEGACY_TOPICS", "system/config/x", "under system/ are taken"),
@@ -248,7 +249,7 @@ def test_an_env_file_open_to_all_is_refused(tmp_path, mode, content, words):
 def test_an_env_file_without_secrets_may_be_read_by_all(tmp_path):
     (tmp_path / ".env").write_text("MQTT_URL=mqtt://h\nCONFIG_API_TOKEN=\n")
     (tmp_path / ".env").chmod(0o644)
-    assert load(tmp_path).mqtt.host == "h"
+    assert load(tmp_path).mqtt.address.host == "h"
 
 
 def test_odd_env_files(tmp_path):

@@ -12,9 +12,10 @@ import aiomqtt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from tars_config import wire
 
-from actors.bridge import BridgeActor, BridgeState, BrokerAddress, Timing, parse_mqtt_url
+from actors.bridge import BridgeActor, BridgeState, Timing
 from actors.runtime import Handle, Ref
 from actors.signer import SignerActor, Unsigned
+from schemas.broker_address import BrokerAddress, parse_mqtt_url
 
 EPOCH = "0d6b6c5a-54f5-4c0e-9f61-000000000001"
 WILL = ("system/health/config-manager", b'{"ok":false,"event":"connection lost"}')

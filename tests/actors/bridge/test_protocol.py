@@ -7,9 +7,10 @@ import socket
 
 import pytest
 
-from actors.bridge import BridgeActor, BrokerAddress, Trouble, parse_mqtt_url
+from actors.bridge import BridgeActor, Trouble
 from actors.runtime import Handle
 from actors.signer import SignerActor, Unsigned
+from schemas.broker_address import BrokerAddress, parse_mqtt_url
 from tests.actors.bridge.support import (
     CONNECT,
     DISCONNECT,

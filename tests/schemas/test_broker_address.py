@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.bridge import BrokerAddress, parse_mqtt_url
+from schemas.broker_address import BrokerAddress, parse_mqtt_url
 
 SECRET = "hunter2secret"  # made up
 
