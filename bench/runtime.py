@@ -93,7 +93,7 @@ async def _block(ask: Callable[[int], Awaitable[int]]) -> list[int]:
 
 async def actor_costs() -> dict[str, float]:
     """KiB per actor, of 1000 that are started and idle: as Python counts, and as the kernel does."""
-    process = psutil.Process()
+    process = psutil.Process()  # type: ignore[no-untyped-call]  # psutil brings no types
     await _stopped(await _started(10))  # what only the first ones cost
     gc.collect()
     before = process.memory_info().rss

@@ -68,7 +68,8 @@ class Flavour:
                 done.set_exception()
 
         self._loop.call_soon_threadsafe(start)
-        return done.get(timeout=DEADLINE)
+        ref: pykka.ActorRef[Any] = done.get(timeout=DEADLINE)
+        return ref
 
     def future(self) -> pykka.Future[Any]:
         return LoopFuture() if self.ours else pykka.ThreadingFuture()

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import anyio
 import pykka
 import pytest
 
@@ -79,8 +80,8 @@ class Mortal(Actor):
         return "not reached"
 
 
-def actor_of(ref: Ref[Mortal]) -> Mortal:
-    actor = ref._actor_weakref()
+def actor_of(ref: Ref[Any]) -> Mortal:
+    actor: Mortal | None = ref._actor_weakref()
     assert actor is not None
     return actor
 
@@ -416,11 +417,12 @@ async def test_a_stop_is_answered_though_the_end_is_cancelled_at_every_step() ->
 
 
 async def test_spawned_tasks_end_with_the_actor() -> None:
-    for end in (
+    ends: tuple[Callable[[Ref[Any]], Any], ...] = (
         lambda ref: ref.stop(block=False),
         lambda ref: ref.cancel(),
         lambda ref: ref.tell(call("fail", ValueError("wrong"))),
-    ):
+    )
+    for end in ends:
         ref = Mortal.start()
         for _ in range(3):
             await ref.ask(call("spawn_sleeping"), block=False)
@@ -438,7 +440,10 @@ async def test_a_failed_task_ends_an_actor_that_waits_for_it() -> None:
             await self.sleep()
 
         async def on_failure(self, *why: Any) -> None:
-            # Nothing of the cancellation is left for the hook.
+            # Nothing of the cancellation is left for the hook's own scopes and groups.
+            with anyio.move_on_after(0) as scope:
+                await anyio.sleep_forever()
+            assert scope.cancelled_caught
             with pytest.raises(ExceptionGroup):  # noqa: PT012  # a group needs its body
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self.fail_later(ValueError("in the hook")))
@@ -579,7 +584,7 @@ async def test_names_of_subclasses_are_their_own() -> None:
             super().__init__()
             self._exit = self._main = self._spawned = self._timers = self._owed = "mine"
 
-        def _close(self) -> str:
+        def _close(self) -> None:
             raise AssertionError
 
         _live = _ended = _fail = _cancel = _stop = _drain = _close

@@ -159,7 +159,7 @@ async def test_a_handle_never_keeps_a_dead_actor(family: Family, monkeypatch: py
     # Records that pytest keeps hold tracebacks, and they the actor.
     monkeypatch.setattr(logging.getLogger("actors.runtime._actor"), "disabled", True)
     supervisor = await family.started("a", family.spec("b", Restart.TEMPORARY), "c", backoff=HOUR)
-    watches = [weakref.ref(family.refs[name]._actor_weakref()) for name in "abc"]  # type: ignore[arg-type]
+    watches = [weakref.ref(family.refs[name]._actor_weakref()) for name in "abc"]
     await family.crash("a", "b")
     await supervisor.ask(Supervisor.remove, "c")
     await turns()

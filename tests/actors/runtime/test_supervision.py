@@ -19,6 +19,7 @@ from actors.runtime import (
     Handle,
     Intensity,
     LoopFuture,
+    MailboxFull,
     Ref,
     Restart,
     Strategy,
@@ -520,6 +521,27 @@ async def test_a_child_that_ends_right_after_its_start_is_restarted(family: Fami
             await turns(1)
     await turns(20)
     assert handle.up
+
+
+async def test_an_end_reaches_a_supervisor_with_a_full_mailbox(family: Family) -> None:
+    class Narrow(Supervisor):
+        mailbox_capacity: ClassVar[int] = 2
+
+    family.kind = Narrow
+    supervisor = await family.started("a")
+    gate: LoopFuture[None] = LoopFuture()
+    family.starts["b"].append(gated(gate))
+    asked: list[asyncio.Task[Any]] = [asyncio.create_task(supervisor.ask(Supervisor.add, family.spec("b")))]
+    await turns()
+    asked += [asyncio.create_task(supervisor.ask(Supervisor.restarts)) for _ in range(2)]
+    await turns()
+    with pytest.raises(MailboxFull):
+        await supervisor.ask(Supervisor.restarts)
+    await family.crash("a")
+    gate.set()
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*asked)
+        assert await family.handles["a"].ask(Child.incarnation) == 2
 
 
 # -- a supervisor's own end
