@@ -1,13 +1,14 @@
 """The last-known-good cache (LKG): one file with every service's configuration, under an HMAC.
 
 It is derived from the store and rebuilt from it at every start, so no caller waits for it: changes are coalesced into one
-write at a time. What is re-serialised for a change is the changed service alone.
+write at a time. What is re-serialised for a change is the changed service alone; the rest is put together and signed off
+the loop.
 """
 
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ ALGORITHM = "hmac-sha256"
 PAUSE = 0.2
 """Seconds between two writes: the most that a power cut can make the file lag behind the store, besides the write itself."""
 
+LONGEST_PAUSE = 10.0
+"""Seconds between two attempts where the file cannot be written."""
+
 MAX_FILE_SIZE = 64 * 1024 * 1024
 
 
@@ -37,61 +41,88 @@ class CacheEntry:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    config_epoch: str
+    revision: int
+    entries: tuple[CacheEntry, ...]
+
+
+class CacheContents:
+    """What the file shall hold. It belongs to who wires the program and outlives the actor that writes the file, so that
+    neither a restart of that one nor a message that it never got loses anything. Used on the loop's thread only.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, CacheEntry] = {}
+        self._epoch = ""
+        self._revision = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._epoch)
+
+    def replace(self, config_epoch: str, revision: int, entries: Iterable[CacheEntry]) -> None:
+        """Forget everything and hold these, as after a start."""
+        self._entries = {entry.service: entry for entry in sorted(entries, key=lambda entry: entry.service)}
+        self._epoch = config_epoch
+        self._revision = revision
+
+    def update(self, config_epoch: str, revision: int, entry: CacheEntry) -> None:
+        """Take one service's new version. An older one of the same epoch than is held is ignored."""
+        held = self._entries.get(entry.service)
+        if held is not None and config_epoch == self._epoch and held.version > entry.version:
+            return
+        if held is None:
+            self.replace(config_epoch, max(self._revision, revision), [*self._entries.values(), entry])
+            return
+        self._entries[entry.service] = entry
+        self._epoch = config_epoch
+        self._revision = max(self._revision, revision)
+
+    def snapshot(self) -> _Snapshot:
+        return _Snapshot(self._epoch, self._revision, tuple(self._entries.values()))
+
+
 class CacheInvalid(Exception):
     """The file is not what was written: cut, changed, of another key, or not readable. The message says which."""
 
 
 class CacheActor(Actor):
-    """Keeps the file in step with what it is told.
+    """Keeps the file in step with `contents`. What changes those says so (`changed`); a start writes them anyway.
 
-    `on_state(valid, detail)` is called after each write that changed whether the file is right.
+    `on_state(valid, detail)` is called, on the loop, when it becomes known whether the file is right, and when that or
+    the reason changes.
     """
 
-    def __init__(self, path: Path, key: bytes, on_state: Callable[[bool, str], None]) -> None:
+    def __init__(self, path: Path, key: bytes, contents: CacheContents, on_state: Callable[[bool, str], None]) -> None:
         super().__init__()
         self._path = path
         self._key = key
+        self._contents = contents
         self._on_state = on_state
-        self._entries: dict[str, CacheEntry] = {}
-        self._epoch = ""
-        self._revision = 0
+        self._told: tuple[bool, str] | None = None
         self._dirty = False
+        self._failures = 0
         self._writing: asyncio.Task[Any] | None = None
         # Of its own, since an fsync may take long and must not hold up anybody else's work.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="cache")
 
+    def on_start(self) -> None:
+        if self._contents:
+            self.changed()
+
     async def on_stop(self) -> None:
-        if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.wait([self._writing])
+        await self._end_writer()
         if self._dirty:
             await self._write()
-        self._disk.shutdown()
+        await self._close()
 
-    def on_failure(self, *_reason: object) -> None:
-        self._disk.shutdown(wait=False)
+    async def on_failure(self, *_reason: object) -> None:
+        await self._end_writer()
+        await self._close()
 
-    def replace(self, config_epoch: str, revision: int, entries: Sequence[CacheEntry]) -> None:
-        """Forget everything and hold these, as after a start."""
-        self._entries = {entry.service: entry for entry in sorted(entries, key=lambda entry: entry.service)}
-        self._epoch = config_epoch
-        self._revision = revision
-        self._changed()
-
-    def update(self, revision: int, entry: CacheEntry) -> None:
-        """Take one service's new version. An older one than is held is ignored."""
-        held = self._entries.get(entry.service)
-        if held is not None and held.version > entry.version:
-            return
-        if held is None:
-            entries = [*self._entries.values(), entry]
-            self._entries = {each.service: each for each in sorted(entries, key=lambda each: each.service)}
-        else:
-            self._entries[entry.service] = entry
-        self._revision = max(self._revision, revision)
-        self._changed()
-
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Write the contents soon: changes within `PAUSE` share a write."""
         self._dirty = True
         if self._writing is None:
             self._writing = self.spawn(self._write_until_clean(), name="cache writer")
@@ -100,29 +131,45 @@ class CacheActor(Actor):
         try:
             while self._dirty:
                 await self._write()
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(min(PAUSE * 2.0**self._failures, LONGEST_PAUSE))
         finally:
             self._writing = None
 
     async def _write(self) -> None:
         self._dirty = False
-        document = self._document()
         try:
-            await asyncio.get_running_loop().run_in_executor(self._disk, write_atomically, self._path, document)
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._save, self._contents.snapshot())
         except OSError as error:
             self._dirty = True
-            self._on_state(False, f"{self._path} could not be written: {error.strerror}")
+            self._failures = min(self._failures + 1, 16)
+            self._tell(False, f"{self._path} could not be written: {error.strerror}")
+        except BaseException:
+            # Cancelled: the thread goes on, and nobody will hear how it went.
+            self._dirty = True
+            raise
         else:
-            self._on_state(True, "")
+            self._failures = 0
+            self._tell(True, "")
 
-    def _document(self) -> bytes:
-        payload = _payload(self._epoch, datetime.now(UTC), self._revision, self._entries)
+    def _save(self, contents: _Snapshot) -> None:
+        payload = _payload(contents, datetime.now(UTC))
         signature = hmac.new(self._key, payload, hashlib.sha256).hexdigest()
-        return b'{"payload":%b,"signature":"%b","algorithm":"%b"}' % (
-            payload,
-            signature.encode(),
-            ALGORITHM.encode(),
-        )
+        document = b'{"payload":%b,"signature":"%b","algorithm":"%b"}'
+        write_atomically(self._path, document % (payload, signature.encode(), ALGORITHM.encode()))
+
+    def _tell(self, valid: bool, detail: str) -> None:
+        if (valid, detail) != self._told:
+            self._told = (valid, detail)
+            self._on_state(valid, detail)
+
+    async def _end_writer(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
+
+    async def _close(self) -> None:
+        """Wait for the write that is under way: the next incarnation's must come after it."""
+        await asyncio.get_running_loop().run_in_executor(None, self._disk.shutdown)
 
 
 def read_cache(path: Path, key: bytes) -> dict[str, Any]:
@@ -151,15 +198,19 @@ def read_cache(path: Path, key: bytes) -> dict[str, Any]:
     return payload
 
 
-def _payload(epoch: str, now: datetime, revision: int, entries: Mapping[str, CacheEntry]) -> bytes:
+def _payload(contents: _Snapshot, now: datetime) -> bytes:
     """Give the canonical JSON of the signed payload, put together from each service's own.
 
     Sorted keys: checksums, config_epoch, generated_at, payload, revision, versions.
     """
+    entries = contents.entries
     # Service names have an alphabet that JSON does not escape.
-    checksums = ",".join(f'"{name}":"{entry.checksum}"' for name, entry in entries.items())
-    versions = ",".join(f'"{name}":{entry.version}' for name, entry in entries.items())
-    configs = b",".join(b'"%b":%b' % (name.encode(), entry.config_canonical) for name, entry in entries.items())
-    head = f'{{"checksums":{{{checksums}}},"config_epoch":"{epoch}","generated_at":"{now.isoformat()}","payload":{{'
-    tail = f'}},"revision":{revision},"versions":{{{versions}}}}}'
+    checksums = ",".join(f'"{entry.service}":"{entry.checksum}"' for entry in entries)
+    versions = ",".join(f'"{entry.service}":{entry.version}' for entry in entries)
+    configs = b",".join(b'"%b":%b' % (entry.service.encode(), entry.config_canonical) for entry in entries)
+    head = (
+        f'{{"checksums":{{{checksums}}},"config_epoch":"{contents.config_epoch}",'
+        f'"generated_at":"{now.isoformat()}","payload":{{'
+    )
+    tail = f'}},"revision":{contents.revision},"versions":{{{versions}}}}}'
     return head.encode() + configs + tail.encode()

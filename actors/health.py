@@ -24,7 +24,6 @@ class Component(StrEnum):
     CACHE = "cache"
     BROKER = "broker"
     BRIDGE = "bridge"
-    WORKERS = "workers"
 
 
 class HealthActor(Actor):
@@ -64,10 +63,7 @@ class HealthActor(Actor):
         if known is not None and (known.ok, known.detail, known.address) == (ok, detail, address):
             return
         since = datetime.now(UTC) if known is None or known.ok != ok else known.since
-        restarts = known.restarts if known is not None else 0
-        self._board.components[component] = ComponentHealth(
-            ok=ok, detail=detail, since=since, restarts=restarts, address=address
-        )
+        self._board.components[component] = ComponentHealth(ok=ok, detail=detail, since=since, address=address)
         if known is None or known.ok != ok:
             (logger.info if ok else logger.warning)(
                 "%s is %s%s", component, "well" if ok else "ill", detail and f": {detail}"
@@ -76,8 +72,11 @@ class HealthActor(Actor):
 
     def database(self, status: DatabaseStatus, detail: str = "") -> None:
         """Take the store's state."""
-        self._database_status = status
+        before, self._database_status = self._database_status, status
         self.report(Component.DATABASE, status is DatabaseStatus.HEALTHY, detail)
+        if self._board.health.database_status is not status:
+            # Another illness, in the same words.
+            self._refresh(f"{Component.DATABASE} {before} -> {status}")
 
     def lkg(self, valid: bool, detail: str = "") -> None:
         """Take the cache's state."""

@@ -7,25 +7,37 @@ the death came between two steps, is found at the next start by the instance in 
 
 import asyncio
 import contextlib
+import fcntl
+import logging
 import os
+import re
 import secrets
 import select
 import shutil
 import signal
+import struct
 import subprocess
+import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+
+from actors.lines import Lines, Mask
 
 INSTANCE_VARIABLE = "TARS_INSTANCE"
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-LINE_LIMIT = 16 * 1024
-"""Bytes of output taken as one line; a longer one is cut into several."""
-
 READ_SIZE = 64 * 1024
+
+LINES_A_TURN = 50
+"""Lines handed over before the loop gets its turn: a flood must not keep it from everybody else."""
+
+_INSTANCE = re.compile(rb"[0-9a-f]{32}")
+
+logger = logging.getLogger(__name__)
 
 
 class SpawnFailed(Exception):
@@ -63,11 +75,19 @@ class Ended:
 class Process:
     """One child. Everything here runs on the loop's thread; no call blocks.
 
-    `on_line` gets each line of standard output and error, as they come, without the line end. `on_end` is called exactly
-    once, after the whole process group is gone and its last output was read. The order of the two is kept.
+    `on_line` gets each line of standard output and error, as they come, without the line end and without what `mask`
+    strikes out. `on_end` is called exactly once, after the whole process group is gone and its last output was handed
+    over. The order of the two is kept. A child that writes faster than its lines are taken is held back by the pipe.
     """
 
-    def __init__(self, command: Command, *, on_line: Callable[[bytes], None], on_end: Callable[[Ended], None]) -> None:
+    def __init__(
+        self,
+        command: Command,
+        *,
+        on_line: Callable[[bytes], None],
+        on_end: Callable[[Ended], None],
+        mask: Callable[[], Mask] = Mask,
+    ) -> None:
         """Start the command.
 
         Raises:
@@ -76,14 +96,23 @@ class Process:
         self._on_line = on_line
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._buffer = bytearray()
+        self._lines = Lines(mask)
+        self._turn: asyncio.Handle | None = None
+        self._ended: Ended | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
         self._popen = _spawn(command)
         self.pid = self._popen.pid
         assert self._popen.stdout is not None
         self._output: int | None = self._popen.stdout.fileno()
         os.set_blocking(self._output, False)
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            # Out of descriptors: one that nobody would see the end of must not run.
+            self._popen.kill()
+            self._popen.wait()
+            self._popen.stdout.close()
+            raise SpawnFailed(f"{command.argv[0]} could not be watched: {error.strerror}") from error
         self._loop.add_reader(self._output, self._read)
         self._loop.add_reader(self._pidfd, self._exited)
 
@@ -96,7 +125,7 @@ class Process:
         if not self.running:
             return
         # To the leader alone: it decides in which order its own children go.
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._pidfd, sig)
         if self._kill_timer is None:
             self._kill_timer = self._loop.call_later(grace, self.kill)
@@ -105,51 +134,64 @@ class Process:
         """Kill the whole group at once. `on_end` follows."""
         if self.running:
             # The leader has not been reaped yet, so its number is still its own.
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _exited(self) -> None:
         # The leader is a zombie and still holds its number: kill what is left of its group before reaping it, so that
         # the signal cannot reach a stranger who was given the number since.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self.kill()
         code = self._popen.wait()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
         if self._kill_timer is not None:
             self._kill_timer.cancel()
-        # A grandchild in a session of its own may hold the pipe open for ever: take what is there and close.
-        while self._output is not None and self._read():
-            pass
+        self._ended = Ended(self.pid, code)
+        # A grandchild in a session of its own may hold the pipe open for ever, or fill it for ever: take what is there
+        # now, which is all that the group has written, and close.
+        self._take(_readable(self._output))
         self._close_output()
-        self._on_end(Ended(self.pid, code))
+        self._lines.end()
+        if self._turn is None:
+            self._hand_over()
 
-    def _read(self) -> bool:
-        """Read once; false where nothing is there now."""
-        if self._output is None:
-            return False
-        try:
-            chunk = os.read(self._output, READ_SIZE)
-        except BlockingIOError:
-            return False
-        if not chunk:
-            self._close_output()
-            return False
-        self._buffer += chunk
-        *lines, rest = self._buffer.split(b"\n")
-        for line in lines:
-            self._emit(line)
-        while len(rest) > LINE_LIMIT:
-            self._on_line(bytes(rest[:LINE_LIMIT]))
-            rest = rest[LINE_LIMIT:]
-        self._buffer = rest
-        return True
+    def _read(self) -> None:
+        self._take(READ_SIZE)
+        self._hand_over()
 
-    def _emit(self, line: bytearray) -> None:
-        line = line.removesuffix(b"\r")
-        for start in range(0, len(line) or 1, LINE_LIMIT):
-            self._on_line(bytes(line[start : start + LINE_LIMIT]))
+    def _take(self, size: int) -> None:
+        """Read at most `size` bytes of what is there."""
+        while size > 0 and self._output is not None:
+            try:
+                chunk = os.read(self._output, min(size, READ_SIZE))
+            except BlockingIOError:
+                return
+            if not chunk:
+                self._close_output()
+            self._lines.feed(chunk)
+            size -= len(chunk)
+
+    def _hand_over(self) -> None:
+        """Hand over some lines, then let the loop have its turn; the pipe is read again when none is left."""
+        self._turn = None
+        for _ in range(LINES_A_TURN):
+            line = self._lines.take()
+            if line is None:
+                break
+            try:
+                self._on_line(line)
+            except Exception:
+                logger.exception("a line of output was lost")
+        else:
+            if self._output is not None:
+                self._loop.remove_reader(self._output)
+            self._turn = self._loop.call_soon(self._hand_over)
+            return
+        if self._ended is not None:
+            self._on_end(self._ended)
+        elif self._output is not None:
+            self._loop.add_reader(self._output, self._read)
 
     def _close_output(self) -> None:
         if self._output is None:
@@ -158,9 +200,14 @@ class Process:
         self._output = None
         assert self._popen.stdout is not None
         self._popen.stdout.close()
-        if self._buffer:
-            self._emit(self._buffer)
-            self._buffer = bytearray()
+
+
+def _readable(descriptor: int | None) -> int:
+    """Bytes that wait in a pipe (ioctl_tty(2), FIONREAD)."""
+    if descriptor is None:
+        return 0
+    (size,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(size)
 
 
 def _spawn(command: Command) -> "subprocess.Popen[bytes]":
@@ -207,41 +254,69 @@ def record_instance(folder: Path, name: str, instance: str) -> None:
 def end_leftovers(folder: Path, timeout: float = 5.0) -> list[int]:
     """Kill every process that carries a recorded instance, and wait until they are gone; give their pids.
 
-    Blocks for a few milliseconds, up to `timeout` seconds: call it before the loop runs.
+    Blocks for a few milliseconds, up to `timeout` seconds: call it before the loop runs. The records of processes that
+    did not end in time are kept for the next start. Whatever else lies in the folder is left alone.
+
+    Raises OSError where the folder cannot be read or a record cannot be removed.
     """
-    try:
-        records = list(folder.iterdir())
-    except FileNotFoundError:
-        return []
-    marks = {f"{INSTANCE_VARIABLE}={record.read_text(encoding='ascii')}".encode() for record in records}
+    marks: dict[bytes, Path] = dict(_records(folder))
+    deadline = time.monotonic() + timeout
+    ended: set[int] = set()
+    # Again until there is none: one of them may have had a child since it was looked for.
+    while marks and (found := _pinned(marks.keys())):
+        try:
+            for pidfd in found.values():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            for pid, pidfd in found.items():
+                if _gone(pidfd, deadline):
+                    ended.add(pid)
+        finally:
+            for pidfd in found.values():
+                os.close(pidfd)
+        if time.monotonic() > deadline:
+            logger.error("processes %s of a supervisor that was killed cannot be ended", sorted(found.keys() - ended))
+            return sorted(ended)
+    for record in marks.values():
+        record.unlink(missing_ok=True)
+    return sorted(ended)
+
+
+def _records(folder: Path) -> Iterator[tuple[bytes, Path]]:
+    """What is recorded: the marks in the environments of those processes, and where each is written."""
+    with contextlib.suppress(FileNotFoundError):
+        for record in folder.iterdir():
+            instance = record.read_bytes() if record.is_file() else b""
+            if _INSTANCE.fullmatch(instance):
+                yield f"{INSTANCE_VARIABLE}=".encode() + instance, record
+
+
+def _pinned(marks: AbstractSet[bytes]) -> dict[int, int]:
+    """Find who carries one of the marks: pid, and a descriptor that keeps the number from meaning somebody else."""
+    own = os.getpid()
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208  # ten times the speed
     found: dict[int, int] = {}
-    for pid in _carriers(marks):
+    for pid in pids:
+        if pid == own or not marks & _environment(pid):
+            continue
         with contextlib.suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
             # Only now is the number pinned: look again whose it is.
             if marks & _environment(pid):
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 found[pid] = pidfd
             else:
                 os.close(pidfd)
-    deadline = time.monotonic() + timeout
-    for pidfd in found.values():
-        select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))
-        os.close(pidfd)
-    for record in records:
-        record.unlink(missing_ok=True)
-    return sorted(found)
+    return found
 
 
-def _carriers(marks: set[bytes]) -> Sequence[int]:
-    own = os.getpid()
-    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())  # noqa: PTH208  # ten times the speed
-    return [pid for pid in pids if pid != own and marks & _environment(pid)]
+def _gone(pidfd: int, deadline: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
 
 def _environment(pid: int) -> set[bytes]:
     try:
         return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     except OSError:
-        return set()
+        return set()  # it has ended, or is somebody else's

@@ -43,7 +43,8 @@ class Vault:
             return self._cipher.decrypt(
                 sealed.nonce, sealed.ciphertext, _bound_to(service, key, sealed.key_id)
             ).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):
+            # ValueError: a nonce of no possible size, so a changed row too.
             raise Unsealable(
                 f"the secret {service}/{key} does not open under master key {sealed.key_id!r}: wrong key, or a changed row"
             ) from None

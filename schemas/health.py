@@ -27,5 +27,4 @@ class ComponentHealth(Model):
     ok: bool
     detail: str = ""
     since: datetime
-    restarts: int = 0
     address: str | None = None

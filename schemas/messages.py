@@ -110,4 +110,6 @@ def _object(payload: bytes) -> dict[str, Any]:
 
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    # A key of the payload may be in it.
+    where = ".".join(str(part) for part in first["loc"])[:200]
+    return f"wrong at {where!r}: {first['msg']}"

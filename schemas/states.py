@@ -29,7 +29,6 @@ RUNNING_STATES: Final = frozenset({Lifecycle.STARTING, Lifecycle.READY, Lifecycl
 """There is a process and it is wanted."""
 
 
-
 class DatabaseStatus(StrEnum):
     HEALTHY = "healthy"
     LOCKED = "locked"

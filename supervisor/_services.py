@@ -50,9 +50,10 @@ def load_services(path: Path, environment: Mapping[str, str]) -> Services:
         except SchemaInvalid as invalid:
             mistakes += [f"{path}: {service.name}: {invalid.source}: {problem}" for problem in invalid.problems]
             continue
+        seen_by_worker = {**environment, **service.environment}
         try:
-            schemas[service.name].check(schemas[service.name].from_environment(environment))
-            schemas[service.name].secrets_from_environment(environment)
+            schemas[service.name].check(schemas[service.name].from_environment(seen_by_worker))
+            schemas[service.name].secrets_from_environment(seen_by_worker)
         except ConfigInvalid as invalid:
             mistakes += [
                 f"{service.name}: {error.message} Mend the variable, or remove it." for error in invalid.errors

@@ -24,7 +24,7 @@ from actors.bridge import BridgeActor, BridgeState, Desired
 from actors.broker.child import BrokerActor, BrokerDied
 from actors.broker.config import BrokerConfig, BrokerUser, Role, hash_password
 from actors.broker.credentials import Credentials
-from actors.cache import CacheActor, CacheEntry
+from actors.cache import CacheActor, CacheContents, CacheEntry
 from actors.database import DatabaseActor, StoreUnavailable
 from actors.files import write_atomically
 from actors.health import Component, HealthActor, last_will
@@ -71,6 +71,7 @@ class System:
         settings, keys, folders = boot.settings, boot.keys, boot.folders
         self._board = Board()
         self._desired = Desired()
+        self._contents = CacheContents()
         self._credentials = Credentials(folders.runtime / "broker" / "passwords")
         self._embedded = settings.mqtt.embedded
         self._broker_at = settings.mqtt.address
@@ -88,6 +89,7 @@ class System:
             board=self._board,
             database=self._database,
             cache=self._cache,
+            contents=self._contents,
             signer=self._signer,
             bridge=self._bridge,
             vault=Vault(keys.master, keys.master_id),
@@ -153,22 +155,27 @@ class System:
             ),
             ChildSpec(self._signer, lambda: SignerActor.start(keys.signing_private)),
             ChildSpec(
-                self._cache, lambda: CacheActor.start(settings.lkg_path, keys.hmac, self._note_cache), stop_timeout=15.0
+                self._cache,
+                lambda: CacheActor.start(settings.lkg_path, keys.hmac, self._contents, self._note_cache),
+                stop_timeout=15.0,
             ),
             *([broker] if self._embedded else []),
-            ChildSpec(
-                self._bridge,
-                lambda: BridgeActor.start(
-                    self._broker_address,
-                    signer=self._signer,
-                    will=lambda: last_will(self._board),
-                    on_state=self._note_bridge,
-                    on_acknowledged=self._note_published,
-                    mirrors=[topic.template for topic in settings.mqtt_legacy_topics],
-                    desired=self._desired,
-                ),
-            ),
+            ChildSpec(self._bridge, self._start_bridge),
         ]
+
+    def _start_bridge(self) -> Ref[BridgeActor]:
+        # What waited for the one before it is lost; `Desired` keeps what that one had already taken.
+        for handle in self._handles.values():
+            handle.tell(ServiceActor.tell_again)
+        return BridgeActor.start(
+            self._broker_address,
+            signer=self._signer,
+            will=lambda: last_will(self._board),
+            on_state=self._note_bridge,
+            on_acknowledged=self._note_published,
+            mirrors=[topic.template for topic in self._boot.settings.mqtt_legacy_topics],
+            desired=self._desired,
+        )
 
     async def _load(self) -> StoreState:
         """Read the store, give new services their rows, and bring what is derived from it in step."""
@@ -179,7 +186,8 @@ class System:
         self._health.tell(HealthActor.database, DatabaseStatus.HEALTHY)
         self._health.tell(HealthActor.facts, state.config_epoch, state.schema_version)
         wires = {name: on_wire(schemas[name], state.services[ServiceName(name)].config) for name in self._services}
-        self._cache.tell(CacheActor.replace, state.config_epoch, state.revision, self._cache_entries(state, wires))
+        self._contents.replace(state.config_epoch, state.revision, self._cache_entries(state, wires))
+        self._cache.tell(CacheActor.changed)
         await asyncio.get_running_loop().run_in_executor(None, self._write_epoch_file, state)
         return state
 

@@ -14,8 +14,11 @@ from actors.runtime import Actor
 
 logger = logging.getLogger("broker")
 
-LEVELS = {"info": logging.DEBUG, "warning": logging.WARNING, "error": logging.ERROR}
+LEVELS = {"info": logging.DEBUG, "warning": logging.WARNING, "error": logging.ERROR, "critical": logging.CRITICAL}
 """The child's everyday life is of interest only to who debugs."""
+
+RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "time"}
+"""What `extra` may not hold, and the time, which each line gets anyway."""
 
 
 class BrokerDied(Exception):
@@ -56,22 +59,25 @@ class BrokerActor(Actor):
         instance = new_instance()
         record_instance(self._instances, "embedded-broker", instance)
         self._listening = loop.create_future()
+        # Its log lines are read one by one as they come.
         environment = {"PATH": DEFAULT_PATH, INSTANCE_VARIABLE: instance, "PYTHONUNBUFFERED": "1"}
         command = Command(tuple(broker_command(path)), self._folder, environment)
         self._process = Process(command, on_line=self._line, on_end=self._end)
         try:
             async with asyncio.timeout(self.start_seconds):
                 host, port = await self._listening
-        except BaseException:
+        except BaseException as error:
             self._process.kill()
             await self._gone.wait()
+            if isinstance(error, TimeoutError):
+                raise BrokerDied(f"the embedded broker does not listen after {self.start_seconds:g} s") from None
             raise
         self._on_address(host, port)
 
     async def on_stop(self) -> None:
-        assert self._process is not None
-        self._process.terminate(self.stop_grace)
-        await self._gone.wait()
+        if self._process is not None:
+            self._process.terminate(self.stop_grace)
+            await self._gone.wait()
 
     async def on_failure(self, *_reason: object) -> None:
         if self._process is not None:
@@ -98,14 +104,15 @@ class BrokerActor(Actor):
             return
         if self._listening is not None and not self._listening.done():
             if name == "listening":
-                self._listening.set_result((str(event["host"]), int(event["port"])))
+                self._listening.set_result((str(event.get("host")), int(event.get("port", 0))))
             elif name == "failed":
                 self._listening.set_exception(BrokerDied(f"the embedded broker {event.get('error', 'failed')}"))
-        logger.log(level, "%s", name, extra={key: value for key, value in event.items() if key not in {"time", "name"}})
+        # What the broker's libraries say comes as `message`, which like others is an attribute of every log record.
+        text = event.pop("message", name)
+        logger.log(level, "%s", text, extra={key: value for key, value in event.items() if key not in RECORD})
 
     def _end(self, ended: Ended) -> None:
         self._gone.set()
-        self._process = None
         if self._listening is not None and not self._listening.done():
             self._listening.set_exception(BrokerDied(f"the embedded broker {ended} before it listened"))
         self.defer(self.died, ended)

@@ -1,10 +1,13 @@
 """The broker's passwords: made once, kept in the runtime folder, the same across restarts of anything."""
 
 import os
+import re
 import secrets
 from pathlib import Path
 
 READ_ONLY_FILE = 0o400
+
+_PASSWORD = re.compile(rb"[A-Za-z0-9_-]{43}")
 
 
 class Credentials:
@@ -23,9 +26,11 @@ class Credentials:
 
     def _read(self, user: str) -> str | None:
         try:
-            return (self._folder / user).read_text(encoding="ascii") or None
+            password = (self._folder / user).read_bytes()
         except FileNotFoundError:
             return None
+        # One that was cut short, or edited, is made anew: it has to fit into a URL, too.
+        return password.decode() if _PASSWORD.fullmatch(password) else None
 
     def _make(self, user: str) -> str:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,44 +2,45 @@
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from actors.bridge import BridgeActor
 from actors.cache import CacheActor, CacheEntry
-from actors.database import DatabaseActor, StoreUnavailable, UnknownService, VersionMismatch
-from actors.process import INSTANCE_VARIABLE, Command, Ended, SpawnFailed, new_instance, record_instance
-from actors.runtime import Actor, OutcomeUnknown, Rejected
-from actors.service._decision import Decision, InForce, OnWire, decide, on_wire
-from actors.service._environment import worker_environment
-from actors.service._files import WorkerFolders
+from actors.database import DatabaseActor
+from actors.process import Ended, SpawnFailed
+from actors.runtime import Actor, MailboxFull, OutcomeUnknown, Rejected
+from actors.service._decision import Decision
+from actors.service._files import Mark, OlderSnapshot, WorkerFiles
+from actors.service._runner import Runner
+from actors.service._settings import Settings
 from actors.service._surroundings import Surroundings
-from actors.service._view import make_view
 from actors.service._worker import Worker
 from actors.signer import SignerActor, Unsigned
-from actors.vault import Unsealable
-from schemas.changes import ChangeAccepted, ConfigChange, ReadOnly, StaleVersion
+from schemas.changes import ChangeAccepted, ConfigChange, ReadOnly
 from schemas.manifest import Service
-from schemas.messages import AppliedReport, ReportInvalid, StateMessage, VersionMark, read_applied, read_health
-from schemas.records import Change, CommitRequest, Committed, SealedSecret, SecretChange, StoredService
+from schemas.messages import ReportInvalid, StateMessage, VersionMark, read_applied, read_health
+from schemas.records import SealedSecret, StoredService
 from schemas.service_schema import ServiceSchema
 from schemas.states import Kind, Lifecycle
-from schemas.types import ServiceName, Version
+from schemas.types import JSON, ServiceName, Version
 
 logger = logging.getLogger(__name__)
-output = logging.getLogger("worker")
 
-SHORTEST_MASKED = 4
-"""Characters from which on a secret's value is struck out of a worker's output; shorter ones would hit everything."""
+TRY_AGAIN = 1.0
+"""Seconds until something is tried again that another part was not ready for."""
+
+CLEAR_AGAIN = 5.0
+LONGEST_CLEAR_AGAIN = 300.0
+"""Seconds until a topic is cleared again whose clearing has not come back: doubling from the first to the longest."""
 
 
 class ServiceActor(Actor):
     """Owns one service's settings and its worker. Its mailbox orders the service's changes.
 
-    A change is answered as soon as it is on disk. What follows from it (cache, credential files, snapshot, broker, restart)
-    is a message of its own, `follow`, and derived from the row in the store: a crash in between loses nothing, because a
-    start does the same for every service. The version check inside the store's transaction is the only lock; what is held
-    here is a copy for reading, refreshed whenever the store says otherwise or an outcome is unknown.
+    A change is answered as soon as it is on disk. What follows from it (cache, credential files, broker, restart) is done
+    by `follow`, which compares what is with what was done and so may come twice, late, or after a crash: a start does the
+    same. Nothing that another part refuses or a file system lacks ends this actor, since its end is the worker's.
     """
 
     def __init__(
@@ -53,50 +54,46 @@ class ServiceActor(Actor):
         super().__init__()
         self._service = service
         self._name = ServiceName(service.name)
-        self._schema = schema
         self._with = surroundings
         self._loaded = loaded
-        self._overrides = schema.from_environment(surroundings.environment)
-        self._overridden = schema.overridden(surroundings.environment)
-        self._folders = WorkerFolders(
+        self._settings = Settings(
+            self._name,
+            schema,
+            surroundings.environment_of(service),
+            database=surroundings.database,
+            vault=surroundings.vault,
+            board=surroundings.board,
+        )
+        self._files = WorkerFiles(
             runtime=surroundings.runtime_folder / "services" / self._name,
             state=surroundings.data_folder / "state" / self._name,
         )
+        self._has_worker = service.kind is Kind.PROCESS
+        self._worker = Worker(on_change=self._tell_state)
+        self._runner = Runner(service, schema, surroundings, self._files, on_end=self._ended)
         self._applied_topic = f"system/applied/{self._name}"
-        self._config_topic = f"system/config/{self._name}"
-        self._state_topic = f"system/state/{self._name}"
-        # Set from the store before the first message; see `_hold`.
-        self._row: StoredService
-        self._secrets: dict[str, SealedSecret]
-        self._wire: OnWire
-        self._now: InForce
-        self._revision = 0
-        self._doubtful = False
-        self._followed: tuple[str, int] | None = None
+        self._followed: Mark | None = None
+        self._given: dict[str, str] | None = None
+        self._started_with: dict[str, JSON] = {}
         self._published: VersionMark | None = None
         self._reported: VersionMark | None = None
         # Reports are not believed between a worker's end and the moment our clearing of its topic came back.
         self._deaf: set[str] = set()
-        self._masked: tuple[bytes, ...] = ()
-        self._worker = Worker(on_change=self._tell_state)
-        self._gone = asyncio.Event()
-        self._gone.set()
+        self._clear_after = CLEAR_AGAIN
+        self._complaint: object = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # -- life
 
     async def on_start(self) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._folders.create)
-        if self._loaded is not None:
-            row, secrets = self._loaded
-            self._loaded = None
-        else:
-            row, secrets = await self._read_row()
-        self._hold(row, secrets)
-        await self._migrate()
-        if self._service.kind is Kind.PROCESS:
+        if self._has_worker:
+            await self._files.create()
+        await self._settings.load(self._loaded)
+        self._loaded = None
+        if self._has_worker:
+            self._worker.wanted = True
             self._clear_reports()
-        self.defer(self.follow, "started with the supervisor")
+        self._soon(self.follow)
         self._tell_state()
 
     async def on_stop(self) -> None:
@@ -104,134 +101,144 @@ class ServiceActor(Actor):
 
     async def on_failure(self, *_reason: object) -> None:
         # Nobody would take its end, and the next incarnation starts its own.
-        self._worker.kill()
-        await self._gone.wait()
+        self._runner.kill()
+        await self._runner.gone()
 
-    # -- asked by the API
+    # -- asked
 
     async def change(self, change: ConfigChange) -> ChangeAccepted:
-        """Change settings. When this returns the change is on disk.
-
-        Raises:
-            StaleVersion: the version or epoch the caller has seen is not the current one.
-            ConfigInvalid, OverriddenByEnvironment: see `decide`.
-            ReadOnly: the store cannot be written. `OutcomeUnknown`: it may have been; reading tells.
-        """
-        if self._doubtful:
-            await self._refresh()
-        row = self._row
-        self._check_expected(change, row)
-        decision = decide(self._schema, self._now, change)
-        if not decision.changes_anything:
+        """Change settings. When this returns the change is on disk. Raises what `Settings.change` raises."""
+        try:
+            decision, committed = await self._settings.change(change)
+        finally:
+            # Also after a refusal: it may have shown that somebody else has changed the row.
+            if self._settings.doubtful or self._settings.mark != self._followed:
+                self._soon(self.follow)
+        row = self._settings.row
+        if committed is None:
             return ChangeAccepted(row.version, row.config_epoch, None, (), (), "Nothing was different.")
-        sealed = {
-            key: None if value is None else self._with.vault.seal(self._name, key, value)
-            for key, value in decision.secrets.items()
-        }
-        committed = await self._commit(change, decision, sealed, change.expected_version or row.version)
-        self._take_over(change, decision, sealed, committed)
-        self.defer(self.follow, "a setting that needs a restart was changed" if decision.restart else "")
         return ChangeAccepted(
-            self._row.version,
-            self._row.config_epoch,
+            row.version,
+            row.config_epoch,
             committed.revision,
             decision.live,
             decision.restart,
             self._sentence(decision),
         )
 
+    async def shut_down(self) -> None:
+        """End the worker and wait until it is gone; it is killed after its grace, or when the owner hurries."""
+        if not self._has_worker:
+            return
+        self._worker.given_up("the supervisor stops")
+        self._terminate("the supervisor stops")
+        gone = asyncio.ensure_future(self._runner.gone())
+        hurried = asyncio.ensure_future(self._with.hurry.wait())
+        try:
+            await asyncio.wait({hurried, gone}, return_when=asyncio.FIRST_COMPLETED)
+            self._runner.kill()
+            await gone
+        finally:
+            hurried.cancel()
+            gone.cancel()
+
     # -- told
 
-    async def follow(self, restart_because: str = "") -> None:
+    async def follow(self) -> None:
         """Bring everything that is derived from the row in step with it, the worker last."""
-        row, wire = self._row, self._wire
-        mark = (row.config_epoch, row.version)
-        if self._followed != mark:
-            self._followed = mark
-            self._with.cache.tell(
-                CacheActor.update,
-                self._revision,
-                CacheEntry(self._name, wire.canonical, wire.checksum, row.version),
-            )
-            await self._write_files()
-            # After the files: a worker that hears of a version finds its secrets there.
-            self._with.bridge.tell(BridgeActor.retain, self._config_topic, self._unsigned(), (self._name, *mark))
-            self._tell_state()
-        if restart_because and self._service.kind is Kind.PROCESS:
-            self.restart(restart_because)
+        if self._settings.doubtful:
+            try:
+                await self._settings.refresh()
+            except ReadOnly:
+                self._once(TRY_AGAIN, self.follow)
+                return
+        mark = self._settings.mark
+        if mark == self._followed:
+            return
+        row, wire = self._settings.row, self._settings.wire
+        entry = CacheEntry(self._name, wire.canonical, wire.checksum, row.version)
+        self._with.contents.update(row.config_epoch, self._settings.revision, entry)
+        # Where it is down: it looks at the contents when it starts.
+        self._with.cache.tell(CacheActor.changed)
+        secrets: dict[str, str] = {}
+        if self._has_worker:
+            try:
+                secrets = await self._give_secrets(anew=False)
+            except OSError as error:
+                logger.error(  # noqa: TRY400  # the sentence says it
+                    "%s: version %d is not published, since its secrets cannot be written: %s",
+                    self._name,
+                    row.version,
+                    error.strerror,
+                )
+                self._once(TRY_AGAIN, self.follow)
+                return
+        # After the secrets: a worker that hears of a version finds them there.
+        first, self._followed = self._followed is None, mark
+        self._publish()
+        self._tell_state()
+        if self._has_worker:
+            await self._keep_in_step(secrets, "started with the supervisor" if first else "a setting was changed")
 
-    def restart(self, reason: str) -> None:
-        """Have the worker run anew; start it where it does not run."""
-        self._worker.wanted = True
-        if self._worker.running:
-            self._worker.terminate(self._service.stop_grace_s, reason)
-        else:
-            # Also while it backs off: the change may be the cure. The timer then finds it running.
-            self.defer(self.start_worker, reason)
+    def tell_again(self) -> None:
+        """Tell the bridge everything that it may have missed, as after a restart of it."""
+        if self._followed == self._settings.mark:
+            self._publish()
+        for topic in self._deaf:
+            self._retain(topic, b"")
+        self._tell_state()
 
     async def start_worker(self, reason: str) -> None:
         """Spawn the worker, if it is wanted and does not run."""
         if self._worker.running or not self._worker.wanted:
             return
-        instance = new_instance()
-        command = self._command(instance)
-        await self._write_files()
         try:
-            # The record is there before the process, so that a crash between the two leaves nothing unknown.
-            record_instance(self._with.instances, self._name, instance)
-            self._gone.clear()
-            self._worker.start(command, instance, on_line=self._line, on_end=self._end, reason=reason)
-        except (SpawnFailed, OSError) as error:
-            self._gone.set()
-            if isinstance(error, OSError):
-                raise
-            logger.error("%s: %s", self._name, error)  # noqa: TRY400  # a person's mistake has no traceback
-            self.later(self._worker.delay(), self.start_worker, "tried again")
-
-    def ended(self, ended: Ended) -> None:
-        """Take the worker's end."""
-        delay = self._worker.ended(ended)
-        self._reported = None
-        self._clear_reports()
-        if delay is None:
+            secrets = await self._give_secrets()
+            await self._write_snapshot()
+            instance = self._runner.start(secrets.values())
+        except (SpawnFailed, OSError, Rejected, OutcomeUnknown, ValueError) as error:
+            delay = self._worker.not_spawned(f"it cannot be started: {error}")
+            logger.error("%s: it cannot be started: %s", self._name, error)  # noqa: TRY400  # no traceback for a person's mistake
+            self._once(delay, self.start_worker, "tried again")
             return
-        if self._worker.state is Lifecycle.BACKING_OFF:
-            logger.warning("%s: the worker %s; it is started again in %.1f s", self._name, ended, delay)
-        if delay:
-            self.later(delay, self.start_worker, f"started again after it {ended}")
-        else:
-            self.defer(self.start_worker, self._worker.reason)
+        self._started_with = self._settings.known_at_start_only(secrets)
+        self._worker.spawned(instance, reason)
 
     def health(self, payload: bytes) -> None:
         """Take what came on the worker's health topic."""
-        if not payload:
-            self._deaf.discard(self._service.health_topic)
-            return
-        if self._service.health_topic in self._deaf:
+        if not self._hears(self._service.health_topic, payload):
             return
         try:
             health = read_health(payload)
         except ReportInvalid as error:
-            logger.warning("%s: what the worker reports on %s is %s", self._name, self._service.health_topic, error)
+            self._complain(f"what the worker reports on {self._service.health_topic} is {error}")
             return
         said = health.err or health.event or ("healthy" if health.ok else "unhealthy")
-        self._worker.healthy(health.ok, said)
+        self._worker.healthy(health.ok, self._runner.masked(said))
 
     def applied(self, payload: bytes) -> None:
         """Take what came on the service's applied topic."""
-        if not payload:
-            self._deaf.discard(self._applied_topic)
-            return
-        if self._applied_topic in self._deaf:
+        if not self._hears(self._applied_topic, payload):
             return
         try:
             report = read_applied(payload)
         except ReportInvalid as error:
-            logger.warning("%s: what the worker reports on %s is %s", self._name, self._applied_topic, error)
+            self._complain(f"what the worker reports on {self._applied_topic} is {error}")
             return
-        if self._service.kind is Kind.PROCESS and report.instance not in {None, self._worker.instance}:
+        instance = self._worker.instance
+        ours = not self._has_worker or report.instance is None or (instance and instance.name == report.instance)
+        if not ours or report.service != self._name:
             return
-        self._take_report(report)
+        if not report.ok:
+            error_text = self._runner.masked(report.error or "it does not say why")
+            self._complain(f"the worker could not apply version {report.version}: {error_text}")
+        elif report.config_epoch is not None and report.version is not None:
+            self._reported, before = (
+                VersionMark(config_epoch=report.config_epoch, version=report.version),
+                self._reported,
+            )
+            if self._reported != before:
+                self._tell_state()
 
     def published(self, config_epoch: str, version: int) -> None:
         """Take the broker's acknowledgement of a version."""
@@ -239,243 +246,147 @@ class ServiceActor(Actor):
         if mark == self._published:
             return
         self._published = mark
-        if config_epoch == self._row.config_epoch and (self._row.published_version or 0) < version:
+        row = self._settings.row
+        if config_epoch == row.config_epoch and (row.published_version or 0) < version:
+            # Where it is lost, the next start publishes once more.
             self._with.database.tell(DatabaseActor.acknowledge, ((self._name, Version(version)),))
         self._tell_state()
 
-    async def shut_down(self) -> None:
-        """End the worker and wait until it is gone; it is killed after its grace, or when the owner hurries."""
-        self._worker.wanted = False
+    def clear_again(self) -> None:
+        """Clear what has not come back: a connection may have broken between the broker's PUBACK and the message."""
+        for topic in self._deaf:
+            self._retain(topic, b"")
+        if self._deaf:
+            self._clear_after = min(2 * self._clear_after, LONGEST_CLEAR_AGAIN)
+            self._once(self._clear_after, self.clear_again)
+
+    # -- the worker
+
+    async def _give_secrets(self, *, anew: bool = True) -> dict[str, str]:
+        """Write the credential files; whatever is in them is struck out of the output from before on.
+
+        Not `anew`: only where they are not as this actor has written them.
+        """
+        secrets = self._settings.secrets()
+        self._runner.hide(secrets.values())
+        if anew or secrets != self._given:
+            self._given = None
+            await self._files.write_credentials(secrets)
+            self._given = secrets
+        return secrets
+
+    async def _write_snapshot(self) -> None:
+        """Sign and write it. What is there already will do where that fails, if it is of this version."""
+        mark = self._settings.mark
+        try:
+            update = await self._with.signer.ask(SignerActor.sign, self._settings.unsigned())
+            await self._files.write_snapshot(update, mark)
+        except OlderSnapshot as error:
+            logger.error("%s: %s", self._name, error)  # noqa: TRY400  # the worker runs with the newer one
+        except (OSError, Rejected, OutcomeUnknown) as error:
+            if not self._files.has_snapshot(mark):
+                raise
+            logger.warning("%s: the snapshot is not written anew: %s", self._name, error)
+
+    async def _keep_in_step(self, secrets: Mapping[str, str], reason: str) -> None:
+        """Have the worker run with the present settings; it hears of the live ones by itself."""
         if not self._worker.running:
+            # Also while it backs off: the change may be the cure.
+            self._soon(self.start_worker, reason)
             return
-        self._worker.terminate(self._service.stop_grace_s, "the supervisor stops")
-        hurried = asyncio.ensure_future(self._with.hurry.wait())
-        gone = asyncio.ensure_future(self._gone.wait())
-        try:
-            await asyncio.wait({hurried, gone}, return_when=asyncio.FIRST_COMPLETED)
-            self._worker.kill()
-            await gone
-        finally:
-            hurried.cancel()
-            gone.cancel()
-
-    # -- the store
-
-    def _check_expected(self, change: ConfigChange, row: StoredService) -> None:
-        epoch_differs = change.expected_epoch is not None and change.expected_epoch != row.config_epoch
-        version_differs = change.expected_version is not None and change.expected_version != row.version
-        if epoch_differs or version_differs:
-            raise StaleVersion(change.expected_version or row.version, row.version, row.config_epoch, row.request_id)
-
-    async def _commit(
-        self,
-        change: ConfigChange,
-        decision: Decision,
-        sealed: Mapping[str, SealedSecret | None],
-        expected_version: int,
-    ) -> Committed:
-        request = CommitRequest(
-            changes=(
-                Change(
-                    service=self._name,
-                    config=decision.stored,
-                    expected_version=Version(expected_version),
-                    expected_epoch=self._row.config_epoch,
-                    checksum=decision.wire.checksum,  # type: ignore[arg-type]  # computed, so well-formed
-                    history=decision.history,
-                    items=decision.items,
-                    secrets=tuple(SecretChange(key, value) for key, value in sealed.items()),
-                ),
-            ),
-            changed_by=change.changed_by,
-            origin=change.origin,
-            request_id=change.request_id,
-            reason=change.reason,
-            address=change.address,
-        )
-        try:
-            return await self._with.database.ask(DatabaseActor.commit, request)
-        except VersionMismatch as error:
-            await self._refresh()
-            self.defer(self.follow)
-            raise StaleVersion(error.expected, error.current, error.config_epoch, error.request_id) from None
-        except StoreUnavailable as error:
-            raise ReadOnly(error.reason) from None
-        except Rejected as error:
-            raise ReadOnly(f"The store is not available: {error}") from None
-        except OutcomeUnknown:
-            self._doubtful = True
-            raise
-
-    async def _read_row(self) -> tuple[StoredService, Mapping[str, SealedSecret]]:
-        state = await self._with.database.ask(DatabaseActor.load)
-        self._revision = state.revision
-        row = state.services.get(self._name)
-        if row is None:
-            raise UnknownService(self._name)
-        return row, state.secrets.get(self._name, {})
-
-    async def _refresh(self) -> None:
-        try:
-            row, secrets = await self._read_row()
-        except (StoreUnavailable, Rejected) as error:
-            raise ReadOnly(f"The store is not available: {error}") from None
-        self._doubtful = False
-        self._hold(row, secrets)
-
-    async def _migrate(self) -> None:
-        """Make a new version where the same row means another configuration: a release has changed a default."""
-        if self._row.checksum == self._wire.checksum:
+        values = self._settings.known_at_start_only(secrets)
+        changed = [key for key in {**self._started_with, **values} if self._started_with.get(key) != values.get(key)]
+        if changed:
+            self._terminate(f"restarted for {', '.join(changed)}")
             return
-        change = ConfigChange(
-            service=self._name,
-            config={},
-            merge=True,
-            expected_version=self._row.version,
-            expected_epoch=self._row.config_epoch,
-            changed_by="supervisor",
-            origin="migration",
-            request_id=uuid.uuid4().hex,
-            reason="a default was changed by a new release",
-        )
-        decision = Decision(self._row.config, self._wire, (), (), {}, (), ())
-        committed = await self._commit(change, decision, {}, self._row.version)
-        self._take_over(change, decision, {}, committed)
+        try:
+            await self._write_snapshot()
+        except (OSError, Rejected, OutcomeUnknown, ValueError) as error:
+            # The next start does it, or says that it cannot be done.
+            logger.warning("%s: the snapshot is not written: %s", self._name, error)
 
-    def _take_over(
-        self,
-        change: ConfigChange,
-        decision: Decision,
-        sealed: Mapping[str, SealedSecret | None],
-        committed: Committed,
-    ) -> None:
-        secrets = {**self._secrets, **sealed}
-        row = StoredService(
-            service=self._name,
-            config=decision.stored,
-            version=committed.versions[self._name],
-            config_epoch=committed.config_epoch,
-            checksum=decision.wire.checksum,  # type: ignore[arg-type]  # computed, so well-formed
-            updated_at=committed.committed_at,
-            updated_by=change.changed_by,
-            published_version=self._row.published_version,
-            request_id=change.request_id,
-        )
-        self._revision = committed.revision
-        self._hold(row, {key: value for key, value in secrets.items() if value is not None})
+    def _terminate(self, reason: str) -> None:
+        if self._worker.asked_to_end(reason):
+            self._runner.terminate()
 
-    def _hold(self, row: StoredService, secrets: Mapping[str, SealedSecret]) -> None:
-        """Take this as the present, and show it to readers."""
-        self._row = row
-        self._secrets = dict(secrets)
-        self._now = InForce(
-            stored=row.config,
-            overrides=self._overrides,
-            overridden=self._overridden,
-            secrets=frozenset(secrets),
-            reveal=self._reveal,
-        )
-        self._wire = on_wire(self._schema, row.config)
-        self._with.board.services[self._name] = make_view(self._schema, self._now, row, dict(self._with.environment))
-
-    def _reveal(self, key: str) -> str:
-        return self._with.vault.open(self._name, key, self._secrets[key])
-
-    # -- what follows
-
-    def _unsigned(self) -> Unsigned:
-        return Unsigned(
-            service=self._name,
-            config_canonical=self._wire.canonical,
-            checksum=self._wire.checksum,
-            version=self._row.version,
-            config_epoch=self._row.config_epoch,
-        )
-
-    async def _write_files(self) -> None:
-        """Write credentials, then the snapshot: whoever sees the version finds its secrets."""
-        if self._service.kind is not Kind.PROCESS:
+    def _ended(self, ended: Ended) -> None:
+        """Take the worker's end: at once and not in turn, so that the state is never behind what is."""
+        delay = self._worker.ended(str(ended))
+        self._reported = None
+        self._clear_reports()
+        if delay is None:
             return
-        values: dict[str, str] = {}
-        for key in self._secrets:
-            try:
-                values[key] = self._reveal(key)
-            except Unsealable as error:
-                logger.error("%s", error)  # noqa: TRY400  # told as it is; the worker runs without it
-        self._masked = tuple(value.encode() for value in values.values() if len(value) >= SHORTEST_MASKED)
-        snapshot = await self._with.signer.ask(SignerActor.sign, self._unsigned())
+        if self._worker.state is Lifecycle.BACKING_OFF:
+            logger.warning("%s: the worker %s; it is started again in %.1f s", self._name, ended, delay)
+            self._once(delay, self.start_worker, f"started again after it {ended}")
+        else:
+            self._once(delay, self.start_worker, self._worker.reason)
 
-        def write() -> None:
-            self._folders.write_credentials(values)
-            self._folders.write_snapshot(snapshot)
-
-        await asyncio.get_running_loop().run_in_executor(None, write)
-
-    def _command(self, instance: str) -> Command:
-        schema, around = self._schema, self._with
-        environment = worker_environment(
-            around.environment,
-            settings=[schema.fields[key].variable for key in schema.keys],
-            passed=self._service.pass_environment,
-            declared=self._service.environment,
-            given={
-                "TARS_SERVICE": self._name,
-                INSTANCE_VARIABLE: instance,
-                "TARS_CONFIG_SNAPSHOT": str(self._folders.snapshot),
-                "TARS_CONFIG_PUBLIC_KEYS": str(around.public_keys),
-                "TARS_STATE_DIRECTORY": str(self._folders.state),
-                "CREDENTIALS_DIRECTORY": str(self._folders.credentials),
-                "MQTT_URL": around.mqtt_url(self._name),
-            },
-        )
-        return Command(self._service.command, self._service.cwd, environment)
-
-    def _take_report(self, report: AppliedReport) -> None:
-        if report.ok and report.config_epoch is not None and report.version is not None:
-            mark = VersionMark(config_epoch=report.config_epoch, version=report.version)
-            if mark != self._reported:
-                self._reported = mark
-                self._tell_state()
-        elif not report.ok:
-            logger.warning("%s: the worker could not apply version %s: %s", self._name, report.version, report.error)
+    # -- reports
 
     def _clear_reports(self) -> None:
-        for topic in (self._service.health_topic, self._applied_topic):
-            self._deaf.add(topic)
-            self._with.bridge.tell(BridgeActor.retain, topic, b"")
+        self._clear_after = CLEAR_AGAIN
+        self._deaf = {self._service.health_topic, self._applied_topic}
+        for topic in self._deaf:
+            self._retain(topic, b"")
+        self._once(self._clear_after, self.clear_again)
+
+    def _hears(self, topic: str, payload: bytes) -> bool:
+        """Whether this is a report of the present instance."""
+        if not payload:
+            self._deaf.discard(topic)
+        return bool(payload) and topic not in self._deaf
+
+    def _complain(self, what: str) -> None:
+        """Log it, unless it was the last that was logged: a worker repeats itself."""
+        if what != self._complaint:
+            self._complaint = what
+            logger.warning("%s: %s", self._name, what)
+
+    # -- telling
+
+    def _publish(self) -> None:
+        token = (self._name, *self._settings.mark)
+        self._retain(f"system/config/{self._name}", self._settings.unsigned(), token)
 
     def _tell_state(self) -> None:
-        worker, kind = self._worker, self._service.kind
-        state = {Kind.EXTERNAL: Lifecycle.EXTERNAL, Kind.CONFIG_ONLY: Lifecycle.CONFIG_ONLY}.get(kind, worker.state)
+        worker, row, kind = self._worker, self._settings.row, self._service.kind
         message = StateMessage(
             service=self._name,
             kind=kind,
-            state=state,
+            state={Kind.EXTERNAL: Lifecycle.EXTERNAL, Kind.CONFIG_ONLY: Lifecycle.CONFIG_ONLY}.get(kind, worker.state),
             since=worker.since,
-            reason=worker.reason if kind is Kind.PROCESS else "",
-            instance=worker.instance,
-            pid=worker.pid,
+            reason=worker.reason if self._has_worker else "",
+            instance=worker.instance and worker.instance.name,
+            pid=worker.instance and worker.instance.pid,
             restarts=worker.restarts,
-            desired=VersionMark(config_epoch=self._row.config_epoch, version=self._row.version),
+            desired=VersionMark(config_epoch=row.config_epoch, version=row.version),
             published=self._published,
             reported=self._reported,
         )
         self._with.board.states[self._name] = message
-        self._with.bridge.tell(BridgeActor.retain, self._state_topic, message.model_dump_json().encode())
+        self._retain(f"system/state/{self._name}", message.model_dump_json().encode())
 
-    def _line(self, line: bytes) -> None:
-        for value in self._masked:
-            line = line.replace(value, b"********")
-        output.info("%s", line.decode("utf-8", "replace"), extra={"service": self._name, "pid": self._worker.pid})
+    def _retain(self, topic: str, content: bytes | Unsigned, token: object = None) -> None:
+        if not self._with.bridge.tell(BridgeActor.retain, topic, content, token):
+            self._once(TRY_AGAIN, self.tell_again)
 
-    def _end(self, ended: Ended) -> None:
-        # At the end of the mailbox as any other message; `shut_down` waits for the event, not for its turn.
-        self._gone.set()
-        if not self.defer(self.ended, ended):
-            self._worker.ended(ended)
+    def _soon(self, method: Callable[..., Any], *args: Any) -> None:
+        """Tell this actor itself; a flood of reports that fills the mailbox does not keep that out."""
+        try:
+            self.defer(method, *args)
+        except MailboxFull:
+            self.later(0.0, method, *args)
+
+    def _once(self, seconds: float, method: Callable[..., Any], *args: Any) -> None:
+        """The same after a while, instead of any such message that has still to come."""
+        before = self._timers.get(method.__name__)
+        if before is not None:
+            before.cancel()
+        self._timers[method.__name__] = self.later(seconds, method, *args)
 
     def _sentence(self, decision: Decision) -> str:
-        if self._service.kind is not Kind.PROCESS:
+        if not self._has_worker:
             return "Saved."
         if decision.restart:
             return f"Saved. The worker restarts for: {', '.join(decision.restart)}."

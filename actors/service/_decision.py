@@ -14,7 +14,7 @@ from schemas.changes import ConfigChange, OverriddenByEnvironment
 from schemas.problems import ConfigInvalid, FieldError
 from schemas.records import ABSENT, SECRET_MARK, HistoryChange, ItemRow
 from schemas.service_schema import ServiceSchema
-from schemas.types import JSON
+from schemas.types import JSON, Checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,15 @@ class InForce:
     """What a service runs with now.
 
     `stored` is the database layer, `overrides` what the environment sets, `overridden` its keys with the secrets among
-    them, `secrets` the keys of the secrets in the store. `reveal(key)` gives a stored secret in clear, to compare with.
+    them, `secrets` the keys of the secrets in the store. `reveal(key)` gives a stored secret in clear, to compare with, or
+    None where it cannot be opened.
     """
 
     stored: Mapping[str, JSON]
     overrides: Mapping[str, JSON]
     overridden: frozenset[str]
     secrets: frozenset[str]
-    reveal: Callable[[str], str] = field(repr=False)
+    reveal: Callable[[str], str | None] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class OnWire:
 
     config: Mapping[str, JSON]
     canonical: bytes
-    checksum: str
+    checksum: Checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def on_wire(schema: ServiceSchema, stored: Mapping[str, JSON]) -> OnWire:
     """Give what readers get for this database layer."""
     config = schema.effective(stored)
     encoded = canonical(config)
-    return OnWire(config, encoded, hashlib.sha256(encoded).hexdigest())
+    return OnWire(config, encoded, Checksum(hashlib.sha256(encoded).hexdigest()))
 
 
 def run_with(schema: ServiceSchema, now: InForce) -> dict[str, JSON]:

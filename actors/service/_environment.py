@@ -23,4 +23,4 @@ def worker_environment(
     the manifest passes on, `declared` what the manifest sets, `given` what the contract promises.
     """
     taken = {name: own[name] for name in (*PASSED_ALWAYS, *settings, *passed) if name in own}
-    return {"PATH": DEFAULT_PATH, "PYTHONUNBUFFERED": "1", **taken, **declared, **given}
+    return {"PATH": DEFAULT_PATH, **taken, **declared, **given}

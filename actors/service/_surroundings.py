@@ -7,11 +7,12 @@ from pathlib import Path
 
 from actors.board import Board
 from actors.bridge import BridgeActor
-from actors.cache import CacheActor
+from actors.cache import CacheActor, CacheContents
 from actors.database import DatabaseActor
 from actors.runtime import Handle
 from actors.signer import SignerActor
 from actors.vault import Vault
+from schemas.manifest import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +20,14 @@ class Surroundings:
     """Given by the wiring to every service's actor.
 
     `environment` is the supervisor's own with `.env` under it: overrides of settings come from there, and what a
-    manifest passes on. `mqtt_url(service)` is the broker's address with that worker's own login, or None while the
-    embedded broker has no port yet.
+    manifest passes on. `mqtt_url(service)` is the broker's address with that worker's own login.
     """
 
     board: Board
     database: Handle[DatabaseActor]
     cache: Handle[CacheActor]
+    contents: CacheContents
+    """What the cache's file shall hold; `cache` is told when it has changed."""
     signer: Handle[SignerActor]
     bridge: Handle[BridgeActor]
     vault: Vault
@@ -41,3 +43,7 @@ class Surroundings:
     @property
     def instances(self) -> Path:
         return self.runtime_folder / "instances"
+
+    def environment_of(self, service: Service) -> Mapping[str, str]:
+        """The variables that override the settings of this service's worker: what its manifest sets wins."""
+        return {**self.environment, **service.environment}

@@ -1,6 +1,7 @@
 """A service's finished answer to GET."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from schemas.records import StoredService
 from schemas.service_schema import ServiceSchema
 
 
-def make_view(schema: ServiceSchema, now: InForce, row: StoredService, environment: dict[str, str]) -> ServiceView:
+def make_view(schema: ServiceSchema, now: InForce, row: StoredService, environment: Mapping[str, str]) -> ServiceView:
     """Render both bodies, with and without `fields`."""
     head: dict[str, Any] = {
         "service": row.service,

@@ -1,11 +1,24 @@
-"""One worker process through its life: wanted or not, running or not, and when it is started again."""
+"""The life of one worker as a state machine: what state it is in, and when it is started again. It does nothing itself.
+
+            spawned     not-spawned  well   ill        asked-to-end  ended         given-up
+stopped     starting    backing-off  -      -          -             -             stopped
+backing-off starting    backing-off  -      -          -             -             stopped
+starting    -           -            ready  starting   stopping      backing-off   -
+ready       -           -            ready  unhealthy  stopping      backing-off   -
+unhealthy   -           -            ready  unhealthy  stopping      backing-off   -
+stopping    -           -            -      -          stopping      stopped       -
+
+One that ends while it is not wanted is `stopped`, too. While it loads, "not yet" is no illness.
+"""
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import Final
 
-from actors.process import Command, Ended, Process, SpawnFailed
 from schemas.states import RUNNING_STATES, Lifecycle
 
 FIRST_DELAY = 0.5
@@ -13,114 +26,126 @@ LONGEST_DELAY = 30.0
 """Seconds between a failed start and the next one: doubling from the first to the longest, with jitter."""
 
 STABLE_AFTER = 60.0
-"""Seconds of readiness after which earlier failures no longer count."""
+"""Seconds of readiness after which earlier failures no longer count; of running, for one that never says it is ready."""
+
+
+class Event(Enum):
+    """What happens to a worker."""
+
+    SPAWNED = auto()
+    NOT_SPAWNED = auto()
+    WELL = auto()
+    ILL = auto()
+    ASKED_TO_END = auto()
+    ENDED = auto()
+    GIVEN_UP = auto()
+
+
+_DOWN: Final = (Lifecycle.STOPPED, Lifecycle.BACKING_OFF)
+NEXT: Final[Mapping[Event, Mapping[Lifecycle, Lifecycle]]] = {
+    Event.SPAWNED: dict.fromkeys(_DOWN, Lifecycle.STARTING),
+    Event.NOT_SPAWNED: dict.fromkeys(_DOWN, Lifecycle.BACKING_OFF),
+    Event.WELL: dict.fromkeys(RUNNING_STATES, Lifecycle.READY),
+    Event.ILL: {**dict.fromkeys(RUNNING_STATES, Lifecycle.UNHEALTHY), Lifecycle.STARTING: Lifecycle.STARTING},
+    Event.ASKED_TO_END: dict.fromkeys((*RUNNING_STATES, Lifecycle.STOPPING), Lifecycle.STOPPING),
+    Event.ENDED: {**dict.fromkeys(RUNNING_STATES, Lifecycle.BACKING_OFF), Lifecycle.STOPPING: Lifecycle.STOPPED},
+    Event.GIVEN_UP: dict.fromkeys(_DOWN, Lifecycle.STOPPED),
+}
+"""The table above; where it has a dash the event changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One start of the worker."""
+
+    name: str
+    pid: int
 
 
 class Worker:
-    """The state machine of one worker. Its owner calls it on the loop, one call at a time.
+    """Keeps the state. `wanted` is what the owner of the machine wants; the state follows it.
 
-    `wanted` is what the owner of the machine wants; the state follows it. Transitions:
-
-        stopped, backing-off --started--> starting --health--> ready <--health--> unhealthy
-        starting, ready, unhealthy --terminate--> stopping --ended--> stopped
-        starting, ready, unhealthy --ended--> backing-off
+    `on_change` is called after each change of state or reason. Times are of `clock`, in seconds.
     """
 
-    def __init__(self, *, on_change: Callable[[], None]) -> None:
+    def __init__(self, *, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._on_change = on_change
-        self._process: Process | None = None
+        self._clock = clock
         self._failures = 0
+        self._spawned_at = 0.0
         self._ready_at: float | None = None
         self.wanted = False
         self.state = Lifecycle.STOPPED
         self.since = datetime.now(UTC)
         self.reason = "not started yet"
-        self.instance: str | None = None
+        self.instance: Instance | None = None
         self.restarts = 0
 
     @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
-
-    @property
     def running(self) -> bool:
-        return self._process is not None
+        """There is a process, wanted or not."""
+        return self.instance is not None
 
-    def start(
-        self,
-        command: Command,
-        instance: str,
-        *,
-        on_line: Callable[[bytes], None],
-        on_end: Callable[[Ended], None],
-        reason: str,
-    ) -> None:
-        """Spawn it; it is `starting` until its health says otherwise.
-
-        Raises:
-            SpawnFailed: and the state is `backing-off`.
-        """
-        assert self._process is None
-        self._ready_at = None
+    def spawned(self, instance: Instance, reason: str) -> None:
+        """Take its start; it is `starting` until its health says otherwise."""
+        assert not self.running
         self.instance = instance
-        try:
-            self._process = Process(command, on_line=on_line, on_end=on_end)
-        except SpawnFailed as error:
-            self.instance = None
-            self._failures += 1
-            self._move(Lifecycle.BACKING_OFF, str(error))
-            raise
-        self._move(Lifecycle.STARTING, reason)
+        self._spawned_at = self._clock()
+        self._ready_at = None
+        self._move(Event.SPAWNED, reason)
 
-    def terminate(self, grace: float, reason: str) -> None:
-        """Ask it to end; it is killed after `grace` seconds."""
-        if self._process is not None:
-            self._move(Lifecycle.STOPPING, reason)
-            self._process.terminate(grace)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-
-    def ended(self, ended: Ended) -> float | None:
-        """Take its end: seconds until it is to be started again, or None where it is to stay down."""
-        asked = self.state is Lifecycle.STOPPING
-        now = time.monotonic()
-        was_ready = self._ready_at is not None
-        if was_ready and self._ready_at is not None and now - self._ready_at >= STABLE_AFTER:
-            self._failures = 0
-        self._process = None
-        self.instance = None
-        if not self.wanted:
-            self._move(Lifecycle.STOPPED, self.reason if asked else str(ended))
-            return None
-        self.restarts += 1
-        if asked:
-            self._move(Lifecycle.STOPPED, self.reason)
-            return 0.0
+    def not_spawned(self, reason: str) -> float:
+        """Take a start that failed: seconds until the next."""
         self._failures += 1
-        self._move(Lifecycle.BACKING_OFF, str(ended))
-        return 0.0 if was_ready and self._failures == 1 else self.delay()
-
-    def delay(self) -> float:
-        """Seconds until the next start after as many failures as there were."""
-        grown: float = FIRST_DELAY * 2.0 ** min(self._failures - 1, 16)
-        return min(LONGEST_DELAY, grown) * random.uniform(0.8, 1.0)  # noqa: S311  # jitter
+        self._move(Event.NOT_SPAWNED, reason)
+        return self._delay()
 
     def healthy(self, ok: bool, reason: str) -> None:
         """Take what it says of itself."""
-        if self.state not in RUNNING_STATES:
-            return
-        if ok:
-            if self._ready_at is None:
-                self._ready_at = time.monotonic()
-            self._move(Lifecycle.READY, reason)
-        elif self.state is not Lifecycle.STARTING:
-            # While it loads, "not yet" is no illness.
-            self._move(Lifecycle.UNHEALTHY, reason)
+        if ok and self.state in RUNNING_STATES and self._ready_at is None:
+            self._ready_at = self._clock()
+        # "Not yet" is told in its own words, too.
+        self._move(Event.WELL if ok else Event.ILL, reason)
 
-    def _move(self, state: Lifecycle, reason: str) -> None:
-        if state is self.state and reason == self.reason:
+    def asked_to_end(self, reason: str) -> bool:
+        """Take that it is to end: whether that is news."""
+        news = self.state in RUNNING_STATES
+        self._move(Event.ASKED_TO_END, reason)
+        return news
+
+    def given_up(self, reason: str) -> None:
+        """Take that it is not wanted any more."""
+        self.wanted = False
+        self._move(Event.GIVEN_UP, reason)
+
+    def ended(self, how: str) -> float | None:
+        """Take its end: seconds until it is to be started again, or None where it is to stay down."""
+        assert self.running
+        asked = self.state is Lifecycle.STOPPING
+        was_ready = self._ready_at is not None
+        steady_since = self._spawned_at if self._ready_at is None else self._ready_at
+        if self._clock() - steady_since >= STABLE_AFTER:
+            self._failures = 0
+        self.instance = None
+        if asked:
+            self._move(Event.ENDED, self.reason)
+        else:
+            self._failures += 1
+            self._move(Event.ENDED, how)
+        if not self.wanted:
+            self._move(Event.GIVEN_UP, self.reason)
+            return None
+        self.restarts += 1
+        # A first mishap of one that worked is mended at once.
+        return 0.0 if asked or (was_ready and self._failures == 1) else self._delay()
+
+    def _delay(self) -> float:
+        grown: float = FIRST_DELAY * 2.0 ** min(self._failures - 1, 16)
+        return min(LONGEST_DELAY, grown) * random.uniform(0.8, 1.0)  # noqa: S311  # jitter
+
+    def _move(self, event: Event, reason: str) -> None:
+        state = NEXT[event].get(self.state)
+        if state is None or (state, reason) == (self.state, self.reason):
             return
         if state is not self.state:
             self.since = datetime.now(UTC)

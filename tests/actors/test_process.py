@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from actors.lines import LINE_LIMIT
 from actors.process import (
-    LINE_LIMIT,
     Command,
     Ended,
     Process,

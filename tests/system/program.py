@@ -263,7 +263,10 @@ class Program:
         """Service (or `embedded-broker`) to pid of its process; fails where one is doubled."""
         found: dict[str, int] = {}
         for process in self.processes():
-            name = process.environ().get("TARS_SERVICE", "embedded-broker")
+            try:
+                name = process.environ().get("TARS_SERVICE", "embedded-broker")
+            except psutil.NoSuchProcess:
+                continue  # it has ended since
             assert name not in found, f"{name} runs twice: {found[name]} and {process.pid}"
             found[name] = process.pid
         return found
