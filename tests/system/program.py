@@ -212,7 +212,7 @@ class Program:
 
     @property
     def token(self) -> str:
-        return self.variable("CONFIG_API_TOKEN")
+        return self.environment.get("CONFIG_API_TOKEN") or self.variable("CONFIG_API_TOKEN")
 
     def variable(self, name: str) -> str:
         """A one-line variable of the `.env` that the first run has made."""
