@@ -102,7 +102,8 @@ async def test_after_a_broker_restart_everything_is_back(broker, supervisor, lib
     assert seen == [2, 3]
 
 
-async def test_health_has_a_last_will(broker, supervisor, watcher, eventually):
+@pytest.mark.parametrize("connected_before", [False, True])
+async def test_health_has_a_last_will(broker, supervisor, watcher, eventually, connected_before):
     """A worker that is killed; its connection says so for it."""
     code = (
         "import asyncio, sys\n"
@@ -110,6 +111,8 @@ async def test_health_has_a_last_will(broker, supervisor, watcher, eventually):
         "async def main():\n"
         "    library = ConfigLibrary(health_topic='system/health/ears')\n"
         "    await library.initialize()\n"
+        f"    while {connected_before} and not library.connected:\n"
+        "        await asyncio.sleep(0.01)\n"
         "    await library.report_health(True, 'ready')\n"
         "    await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
@@ -192,7 +195,7 @@ async def test_a_broker_that_is_away_delays_nothing_and_is_found_when_it_comes(s
 
 
 @pytest.mark.parametrize("manner", ["silent", "closes", "garbage"])
-async def test_a_broker_that_is_no_use_delays_nothing(supervisor, manner, eventually):
+async def test_a_broker_that_is_no_use_delays_nothing(supervisor, manner, eventually, monkeypatch):
     async def serve(reader, writer):
         nonlocal attempts, served
         attempts += 1
@@ -206,6 +209,7 @@ async def test_a_broker_that_is_no_use_delays_nothing(supervisor, manner, eventu
             await writer.wait_closed()
         served += 1
 
+    monkeypatch.setattr(_link, "MAX_DELAY_S", 0.05)
     attempts = served = 0
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -214,7 +218,7 @@ async def test_a_broker_that_is_no_use_delays_nothing(supervisor, manner, eventu
     ) as library:
         assert await library.get_config(Stt) == Stt()
         await library.report_health(True)
-        await eventually(lambda: attempts >= (1 if manner == "silent" else 3))
+        await eventually(lambda: attempts >= (1 if manner == "silent" else 10))
     server.close()
     await eventually(lambda: served == attempts)
 
@@ -236,6 +240,18 @@ async def test_a_broker_that_freezes_is_left_and_the_report_arrives_after(
         await eventually(lambda: not library.connected)
         broker.thaw()
         await eventually(lambda: watcher.last(HEALTH).get("event") == "while frozen")
+
+
+async def test_the_newest_report_wins_over_one_that_is_under_way(broker, library, watcher, eventually):
+    await library.report_health(False, "starting")
+    await eventually(lambda: watcher.last(HEALTH).get("event") == "starting" and library.connected)
+    broker.freeze()
+    for event in ("under way", "newer", "newest"):
+        await library.report_health(True, event)
+        await asyncio.sleep(0)  # on its way, without an answer
+        await asyncio.sleep(0)
+    broker.thaw()
+    await eventually(lambda: watcher.last(HEALTH).get("event") == "newest")
 
 
 @pytest.mark.parametrize(
