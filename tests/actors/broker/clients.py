@@ -203,6 +203,10 @@ class RawClient:
             raise EOFError
         return data
 
+    def finish(self) -> None:
+        """Say that nothing more is sent (FIN)."""
+        self._writer.write_eof()
+
     def reset(self) -> None:
         """End the connection with a TCP reset."""
         sock = self._writer.get_extra_info("socket")

@@ -193,6 +193,20 @@ async def test_connections_that_are_reset_leave_nothing(embedded_broker):
             tasks.create_task(visit(broker, f"stt-{number}"))
 
 
+@pytest.mark.parametrize("last", [packet(0xE0, b""), b"\xf0\0", b""], ids=["DISCONNECT", "breach", "FIN"])
+async def test_clients_that_leave_before_they_are_welcomed_leave_nothing(embedded_broker, last):
+    """CONNECT and the end in one go, and the connection is closed."""
+    broker = embedded_broker()
+    count = 50
+    will = Publish("home/will", b"", 0, retain=False)
+    for number in range(count):
+        async with RawClient.dial(broker) as raw:
+            raw.send(connect_packet(STT, client_id=f"stt-{number}", will=will) + last)
+            raw.finish()
+            await raw.closed()
+    await eventually(lambda: len(broker.events("disconnected")) == count)
+
+
 async def visit(broker, client_id) -> None:
     async with RawClient.login(broker, STT, client_id=client_id) as raw:
         await raw.flushed()
@@ -282,33 +296,41 @@ async def test_a_subscriber_that_does_not_acknowledge_costs_a_bounded_queue(embe
 
 
 async def test_what_clients_that_are_away_cost_together_is_bounded(embedded_broker):
-    """Twenty sessions with room for a message of 50 kB each, and a hundred kilobytes for all."""
+    """Room for two messages of 50 kB for all sessions; those that are forgotten give back what they had."""
     broker = embedded_broker(limits=Limits(max_message_bytes=110_000))
-    for number in range(20):
-        async with RawClient.login(broker, STT, client_id=f"stt-{number}", clean=False) as raw:
+
+    async def subscribe_and_leave(client_id: str) -> None:
+        async with RawClient.login(broker, STT, client_id=client_id, clean=False) as raw:
             await raw.subscribe("home/#", qos=1)
-    await eventually(lambda: len(broker.events("disconnected")) == 20)
+            raw.send(packet(0xE0, b""))
+            await raw.closed()
+
+    async def kept_for(client_id: str) -> int:
+        async with RawClient.login(broker, STT, client_id=client_id, clean=False) as raw:
+            raw.publish(END, b"")
+            kept = 0
+            while (await raw.message()).topic != END:
+                kept += 1
+            return kept
+
     async with RawClient.login(broker, TTS) as publisher:
-        for _ in range(2):
-            publisher.publish("home/a", bytes(50_000), qos=1)
-        await publisher.flushed()
-        # Sessions that are forgotten give back what they had.
-        kept = 0
-        for number in range(20):
-            async with RawClient.login(broker, STT, client_id=f"stt-{number}", clean=False) as raw:
-                raw.publish("home/end", b"", qos=0)
-                while (await raw.message()).topic == "home/a":
-                    kept += 1
+
+        async def publish(count: int) -> None:
+            for _ in range(count):
+                publisher.publish("home/a", bytes(50_000), qos=1)
+            await publisher.flushed()
+
+        for number in range(5):
+            await subscribe_and_leave(f"stt-{number}")
+        await publish(2)
+        for number in range(5):
             async with RawClient.login(broker, STT, client_id=f"stt-{number}", clean=True):
                 pass
-        assert kept == 2
-    async with RawClient.login(broker, STT, client_id="stt-new", clean=False) as raw:
-        await raw.subscribe("home/#", qos=1)
-    async with RawClient.login(broker, TTS) as publisher:
-        publisher.publish("home/a", bytes(50_000), qos=1)
-        await publisher.flushed()
-    async with RawClient.login(broker, STT, client_id="stt-new", clean=False) as raw:
-        assert (await raw.message()).topic == "home/a"
+
+        await subscribe_and_leave("stt-a")
+        await subscribe_and_leave("stt-b")
+        await publish(3)
+        assert await kept_for("stt-a") + await kept_for("stt-b") == 2
 
 
 async def test_a_window_is_bounded_in_bytes_too(embedded_broker):
@@ -367,6 +389,19 @@ async def test_subscriptions_and_sessions_are_bounded(embedded_broker):
             assert (await third.packet())[1] == bytes((0, packets.Refusal.UNAVAILABLE))
     async with RawClient.login(broker, STT, client_id="stt-2", clean=False):
         pass
+
+
+async def test_subscriptions_that_come_and_go_leave_nothing(embedded_broker):
+    broker = embedded_broker()
+    process = psutil.Process(broker.pid)
+    async with RawClient.login(broker, STT) as raw:
+        before = process.memory_info().rss
+        for round_ in range(40):
+            filters = [text(f"home/{round_}/{number}/".ljust(4000, "x")) for number in range(200)]
+            raw.send(packet(0x82, b"\0\1" + b"".join(each + b"\0" for each in filters)))
+            raw.send(packet(0xA2, b"\0\1" + b"".join(filters)))
+            await raw.flushed()
+        assert process.memory_info().rss - before < 16 * MIB
 
 
 async def test_a_session_that_nobody_comes_back_to_makes_room(embedded_broker):

@@ -50,18 +50,21 @@ async def test_the_lower_qos_of_message_and_subscription_holds(any_shared_broker
         assert [message.qos for message in await receive(subscriber, 4)] == [0, 0, 0, 1]
 
 
-async def test_subscribing_again_changes_the_qos(any_shared_broker):
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_subscribing_again_changes_the_qos(any_shared_broker, qos):
     async with client(any_shared_broker, SUPERVISOR) as subscriber:
-        await subscriber.subscribe("home/a", qos=0)
-        await subscriber.subscribe("home/a", qos=1)
+        await subscriber.subscribe("home/a", qos=1 - qos)
+        await subscriber.subscribe("home/a", qos=qos)
         async with client(any_shared_broker, STT) as publisher:
             await publisher.publish("home/a", b"", qos=1)
-        assert (await receive(subscriber, 1))[0].qos == 1
+        assert (await receive(subscriber, 1))[0].qos == qos
 
 
 async def test_unsubscribing_ends_it(any_shared_broker):
     async with client(any_shared_broker, SUPERVISOR) as subscriber:
         await subscriber.subscribe([("home/a", 1), (END, 1)])
+        await subscriber.publish("home/a", b"early", qos=1)
+        await receive(subscriber, 1)
         await subscriber.unsubscribe("home/a")
         await subscriber.publish("home/a", b"late", qos=1)
         await subscriber.publish(END, b"", qos=1)
@@ -314,8 +317,8 @@ async def test_many_retained_messages_come_all_whatever_the_windows(embedded_bro
     broker = embedded_broker()
     expected = {f"system/state/s{number}" for number in range(1500)}
     async with RawClient.login(broker, SUPERVISOR) as owner:
-        for topic in expected:
-            owner.publish(topic, bytes(500), retain=True)
+        for number, topic in enumerate(expected, start=1):
+            owner.publish(topic, bytes(500), qos=1, packet_id=number, retain=True)
         await owner.flushed()
     async with RawClient.login(broker, STT) as late:
         await late.subscribe("system/state/#", qos=1)
