@@ -181,6 +181,8 @@ class Link:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if self._will_changed.is_set():
+                return  # what is said from now on is said under the new will
             for topic in sorted(self._unsent):
                 payload = self._wanted[topic]
                 if topic == self._own_topic:
