@@ -1,4 +1,4 @@
-"""What a worker says of itself over MQTT, as closed models: the supervisor reads with the same ones."""
+"""What a worker says of itself over MQTT, as it is written; the supervisor reads it more leniently, from any client."""
 
 from datetime import datetime
 

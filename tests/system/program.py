@@ -246,9 +246,21 @@ class Program:
 
     def processes(self) -> list[psutil.Process]:
         """Every process, besides the supervisor itself, that was started by this installation."""
+        return [process for process, _ in self._marked()]
+
+    def workers(self) -> dict[str, int]:
+        """Service (or `embedded-broker`) to pid of its process; fails where one is doubled."""
+        found: dict[str, int] = {}
+        for process, name in self._marked():
+            assert name not in found, f"{name} runs twice: {found[name]} and {process.pid}"
+            found[name] = process.pid
+        return found
+
+    def _marked(self) -> list[tuple[psutil.Process, str]]:
         mark = str(self.folder)
         found = []
         for process in psutil.process_iter():
+            # Any of them may end while it is looked at.
             with contextlib.suppress(psutil.Error):
                 if process.status() == psutil.STATUS_ZOMBIE or (self.process and process.pid == self.process.pid):
                     continue
@@ -256,17 +268,5 @@ class Program:
                 if "TARS_INSTANCE" in environment and (
                     mark in environment.get("TARS_CONFIG_SNAPSHOT", "") or mark in " ".join(process.cmdline())
                 ):
-                    found.append(process)
-        return found
-
-    def workers(self) -> dict[str, int]:
-        """Service (or `embedded-broker`) to pid of its process; fails where one is doubled."""
-        found: dict[str, int] = {}
-        for process in self.processes():
-            try:
-                name = process.environ().get("TARS_SERVICE", "embedded-broker")
-            except psutil.NoSuchProcess:
-                continue  # it has ended since
-            assert name not in found, f"{name} runs twice: {found[name]} and {process.pid}"
-            found[name] = process.pid
+                    found.append((process, environment.get("TARS_SERVICE", "embedded-broker")))
         return found

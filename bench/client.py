@@ -1,4 +1,4 @@
-"""What checking and applying an update costs: `python client/tests/measure.py`. Medians, with the 95th percentile."""
+"""What checking and applying an update costs: `python -m bench.client`. Medians, with the 95th percentile."""
 
 import asyncio
 import hashlib

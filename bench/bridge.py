@@ -1,4 +1,4 @@
-"""Figures of the bridge, through a real Mosquitto: `.venv/bin/python -m tests.actors.bridge.measure`.
+"""Figures of the bridge, through a real Mosquitto: `python -m bench.bridge`.
 
 Latency from the call to a subscriber, against a bare aiomqtt client, interleaved in one run; and how long after a
 broker's return everything is right that changed while it was away.
