@@ -79,7 +79,7 @@ async def applying(folder: Path) -> None:
     called, durable = [], []
     async with ConfigLibrary("stt-worker", surroundings=supervisor.surroundings()) as library:
         await library.get_config(model)
-        await library.subscribe_updates(lambda config: called.append(time.perf_counter() - began), model)
+        await library.subscribe_updates(lambda _: called.append(time.perf_counter() - began), model)
         for version in range(300):
             supervisor.version += 1
             supervisor.config["setting_0"] = float(version)
