@@ -215,9 +215,6 @@ class Actor(pykka.Actor):
         life = self.actor_ref.life
         if not isinstance(error, asyncio.CancelledError) or life is None or not life.cancelling():
             return Exit(Ending.FAILED, error)
-        # It has been taken. Groups and time-outs in the hook to come must not find it again.
-        while life.uncancel():
-            pass
         if self.__task_error is not None:
             return Exit(Ending.FAILED, self.__task_error)
         return Exit(Ending.CANCELLED, error)

@@ -134,7 +134,7 @@ async def test_without_a_supervisor_nobody_is_waited_for(family: Family) -> None
     handle: Handle[Child] = Handle("a", timeout=DEADLINE)
     handle.attach(ref)
     await stopped(ref)
-    with pytest.raises(ActorDown):
+    with pytest.raises(ActorDown, match="Child has ended"):
         await handle.ask(Child.incarnation)
 
 

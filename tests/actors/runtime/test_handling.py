@@ -4,13 +4,14 @@ import asyncio
 import gc
 import logging
 import weakref
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any
 
 import anyio
 import pytest
 
 from actors.runtime import Actor, Ending, Handle, Ref
+from actors.runtime._step import step_in
 from tests.actors.runtime.support import DEADLINE, call, ended, stopped, turns
 
 # Pykka types hooks as plain functions.
@@ -31,6 +32,14 @@ class Echo(Actor):
             await self._behind.ask(call("note"), block=False)
         self.seen.append(request_id.get())
         return request_id.get()
+
+    async def after_a_timeout(self) -> str:
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return request_id.get()
+        return "not reached"
 
     def plain(self) -> str:
         self.seen.append(request_id.get())
@@ -69,6 +78,7 @@ async def test_context_variables_reach_the_last_handler() -> None:
     async with asyncio.timeout(DEADLINE):
         request_id.set("ask")
         assert await first.ask(call("note"), block=False) == "ask"
+        assert await first.ask(call("after_a_timeout"), block=False) == "ask"
         request_id.set("tell")
         first.tell(call("note"))
         request_id.set("handle")
@@ -283,6 +293,24 @@ async def test_a_cancellation_passes_through_scopes_to_the_end() -> None:
     await turns()
     ref.cancel()
     assert (await ended(ref)).ending is Ending.CANCELLED
+
+
+async def test_a_closed_step_closes_its_work_in_the_works_context() -> None:
+    """A loop that ends with the task pending closes the coroutine from outside."""
+    seen: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append(request_id.get())
+
+    context = Context()
+    context.run(request_id.set, "the sender's")
+    step = step_in(context, work())
+    step.send(None)
+    step.close()
+    assert seen == ["the sender's"]
 
 
 # -- timers

@@ -26,7 +26,6 @@ from actors.runtime import (
 from actors.runtime._inbox import Inbox
 from tests.actors.runtime.support import DEADLINE, call, stopped, turns
 
-
 # Pykka types hooks as plain functions.
 # mypy: disable-error-code="override"
 

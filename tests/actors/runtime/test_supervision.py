@@ -241,6 +241,13 @@ async def test_intensity_counts_the_ends_within_its_window(family: Family) -> No
     assert family.log[-2:] == ["!a", "-b"]
 
 
+async def test_the_rest_that_is_taken_along_does_not_count(family: Family) -> None:
+    await family.started("a", "b", "c", "d", strategy=REST, intensity=Intensity(1, 10.0))
+    await family.crash("b")
+    await family.logged("!b", "-d", "-c", "+b", "+c", "+d")
+    assert family.ref.is_alive()
+
+
 async def test_starts_that_fail_count(family: Family) -> None:
     await family.started("a", intensity=Intensity(3, 10.0))
     family.starts["a"] += [fail, fail, fail]
@@ -409,17 +416,32 @@ def _timers() -> list[Any]:
     return [timer for timer in scheduled if not timer.cancelled() and timer.when() > loop.time() + 600]
 
 
-async def test_a_restart_that_is_due_already_is_void_once_the_child_was_removed(family: Family) -> None:
-    """`remove`, `add` under the same name, and only then the restart's turn: the new one is not touched."""
-    supervisor = await family.started("a", "b")
-    # All in the mailbox before the first is handled.
+async def _busy(family: Family, supervisor: Handle[Supervisor]) -> tuple[LoopFuture[None], asyncio.Task[None]]:
+    """Keep the supervisor at work on the start of one more child, so that messages gather."""
     gate: LoopFuture[None] = LoopFuture()
-    family.starts["c"].append(gated(gate))
-    adding = asyncio.create_task(supervisor.ask(Supervisor.add, family.spec("c")))
-    await turns()
+    family.starts["busy"].append(gated(gate))
+    adding = asyncio.create_task(supervisor.ask(Supervisor.add, family.spec("busy")))
+    async with asyncio.timeout(DEADLINE):
+        while "+busy" not in family.log:
+            await turns(1)
+    return gate, adding
+
+
+async def _waiting(family: Family, count: int) -> None:
+    """Return when so many messages wait at the supervisor."""
+    async with asyncio.timeout(DEADLINE):
+        while len(family.ref.actor_inbox._deliveries) < count:
+            await turns(1)
+
+
+async def test_a_restart_that_is_due_already_is_void_once_the_child_was_removed(family: Family) -> None:
+    """`remove`, and behind it the restart, and `add` under the same name: the old one stays away, the new one alone."""
+    supervisor = await family.started("a", "b", backoff=Told(seconds=0.005))
     await family.crash("a")
+    await turns(1)
+    gate, adding = await _busy(family, supervisor)
     removing = asyncio.create_task(supervisor.ask(Supervisor.remove, "a"))
-    await turns()
+    await _waiting(family, 2)  # the restart is due
     added_again = asyncio.create_task(supervisor.ask(Supervisor.add, family.spec("a")))
     await turns()
     gate.set()
@@ -427,7 +449,7 @@ async def test_a_restart_that_is_due_already_is_void_once_the_child_was_removed(
         await asyncio.gather(adding, removing, added_again)
     await turns(20)
     assert family.number["a"] == 2
-    assert await supervisor.ask(Supervisor.restarts) == {"b": 0, "c": 0, "a": 0}
+    assert await supervisor.ask(Supervisor.restarts) == {"b": 0, "busy": 0, "a": 0}
 
 
 async def test_a_child_added_during_a_backoff_runs_on(family: Family) -> None:
@@ -461,20 +483,19 @@ async def test_a_restart_that_is_due_is_void_once_one_before_it_ended(family: Fa
     class Twice(Told):
         def delay(self, restarts: int) -> float:
             super().delay(restarts)
-            return 0.0 if len(self.asked) == 1 else 3600.0
+            return 0.005 if len(self.asked) == 1 else 3600.0
 
     supervisor = await family.started("a", "b", "c", strategy=REST, backoff=Twice())
-    gate: LoopFuture[None] = LoopFuture()
-    family.stops["d"].append(gated(gate))
-    await supervisor.ask(Supervisor.add, family.spec("d"))
-    family.log.clear()
-    await family.crash("c")  # the supervisor stops d, which takes its time
-    await turns()
-    await family.crash("a")  # its end is in the mailbox before c's restart is due
+    await family.crash("c")
+    await turns(1)
+    gate, adding = await _busy(family, supervisor)
+    await family.crash("a")
+    await _waiting(family, 2)  # its end, and c's restart
     gate.set()
+    await adding
     await turns(40)
-    assert family.log == ["!c", "-d", "!a", "-b"]
-    assert not any(family.handles[name].up for name in "abcd")
+    assert family.log == ["!c", "+busy", "!a", "-busy", "-b"]
+    assert not any(handle.up for handle in family.handles.values())
 
 
 async def test_a_child_ends_while_the_restart_of_another_waits_for_its_start(family: Family) -> None:
