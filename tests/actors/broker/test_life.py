@@ -9,11 +9,13 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from actors.broker.config import Limits
 from actors.broker.packets import Publish
 from tests.actors.broker.clients import (
     DEADLINE,
     RawClient,
     client,
+    connect_packet,
     packet,
     receive,
     received_until,
@@ -310,6 +312,24 @@ async def test_a_large_message_arrives_whole(any_shared_broker):
         await subscriber.subscribe("system/config/stt", qos=1)
         await publisher.publish("system/config/stt", payload, qos=1)
         assert (await receive(subscriber, 1))[0].payload == payload
+
+
+async def test_a_slow_subscriber_gets_all_retained_messages(embedded_broker):
+    """Sixteen times what may wait for it unsent: retained messages are sent as they are read."""
+    broker = embedded_broker(limits=Limits(max_unsent_bytes=512 * 1024))
+    expected = {f"system/state/s{number}" for number in range(40)}
+    async with RawClient.login(broker, SUPERVISOR) as owner:
+        for topic in expected:
+            owner.publish(topic, bytes(200 * 1024), retain=True)
+        await owner.flushed()
+        async with RawClient.dial(broker, receive_buffer=4096) as late:
+            late.send(connect_packet(STT))
+            await late.packet()
+            await late.subscribe("system/state/#", qos=0)
+            # It is busy while the broker could send.
+            for _ in range(20):
+                await owner.flushed()
+            assert {(await late.message()).topic for _ in expected} == expected
 
 
 async def test_many_retained_messages_come_all_whatever_the_windows(embedded_broker):
