@@ -311,8 +311,8 @@ class ServiceActor(Actor):
 
     def _ended(self, ended: Ended) -> None:
         """Take the worker's end: at once and not in turn, so that the state is never behind what is."""
-        delay = self._worker.ended(str(ended))
         self._reported = None
+        delay = self._worker.ended(str(ended))
         self._clear_reports()
         if delay is None:
             return

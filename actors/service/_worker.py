@@ -127,6 +127,8 @@ class Worker:
         if self._clock() - steady_since >= STABLE_AFTER:
             self._failures = 0
         self.instance = None
+        if self.wanted:
+            self.restarts += 1
         if asked:
             self._move(Event.ENDED, self.reason)
         else:
@@ -135,7 +137,6 @@ class Worker:
         if not self.wanted:
             self._move(Event.GIVEN_UP, self.reason)
             return None
-        self.restarts += 1
         # A first mishap of one that worked is mended at once.
         return 0.0 if asked or (was_ready and self._failures == 1) else self._delay()
 
