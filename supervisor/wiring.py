@@ -32,11 +32,7 @@ from actors.runtime import ChildSpec, Exit, Handle, OutcomeUnknown, Ref, Rejecte
 from actors.service import OnWire, ServiceActor, Surroundings, on_wire
 from actors.signer import SignerActor
 from actors.vault import Vault
-from api.app import create_app
-from api.hosts import HostRule
-from api.server import Server
-from api.state import ApiState
-from api.tokens import Token, Tokens
+from api import ApiState, HostRule, Server, Token, Tokens, create_app
 from schemas.broker_address import BrokerAddress
 from schemas.changes import ChangeAccepted, ConfigChange
 from schemas.manifest import Service
