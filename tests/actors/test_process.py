@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.lines import LINE_LIMIT
+from actors.lines import LINE_LIMIT, Mask
 from actors.process import (
+    LINES_A_TURN,
     Command,
     Ended,
     Process,
@@ -66,6 +67,91 @@ async def test_an_endless_line_is_cut_and_binary_passes() -> None:
 @pytest.mark.parametrize(("text", "words"), [("raise SystemExit(3)", "exited with 3"), ("pass", "exited with 0")])
 async def test_an_exit_tells_its_status(text: str, words: str) -> None:
     assert str(await Watched(*script(text)).ended()) == words
+
+
+async def test_a_flood_leaves_the_loop_its_turns() -> None:
+    """65536 empty lines come with one read; between any two turns of the loop only some are handed over."""
+    handed, most = 0, 0
+
+    def on_line(_: bytes) -> None:
+        nonlocal handed
+        handed += 1
+
+    end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+    command = Command(script("import os\nwhile True: os.write(1, b'\\n' * 65536)"), Path("/"), dict(os.environ))
+    process = Process(command, on_line=on_line, on_end=end.set_result)
+    async with asyncio.timeout(20):
+        while handed < 3 * 65536:
+            before = handed
+            await asyncio.sleep(0)
+            most = max(most, handed - before)
+        process.kill()
+        before = handed
+        await end
+    assert 0 < most <= 2 * LINES_A_TURN
+    # What was in the pipe at its end is handed over, and no more than that.
+    assert handed - before <= 4 * 65536 + LINES_A_TURN
+
+
+async def test_a_grandchild_that_floods_the_pipe_does_not_hide_the_end() -> None:
+    """In a session of its own, so that it goes on writing after the end of the group."""
+    flood = "import os\nprint(os.getpid(), flush=True)\nwhile True: os.write(1, b'x' * 65535 + b'\\n')"
+    watched = Watched(
+        *script(
+            f"import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', {flood!r}], start_new_session=True)"
+        )
+    )
+    await watched.ended()
+    # Its pipe is closed, and that ends it.
+    holder = int(watched.lines[0]) if watched.lines else None
+    if holder is not None:
+        await asyncio.to_thread(wait_until, lambda: not psutil.pid_exists(holder), what="SIGPIPE")
+
+
+async def test_a_line_that_cannot_be_taken_loses_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    taken: list[bytes] = []
+    end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+
+    def on_line(line: bytes) -> None:
+        if line == b"two":
+            raise ValueError("no")
+        taken.append(line)
+
+    Process(Command(("/bin/echo", "one\ntwo\nthree"), Path("/"), {}), on_line=on_line, on_end=end.set_result)
+    async with asyncio.timeout(20):
+        await end
+    assert taken == [b"one", b"three"]
+    assert "a line of output was lost" in caplog.text
+
+
+async def test_secrets_are_struck_out_over_reads_and_cuts() -> None:
+    secret = "s3cret-" + "y" * 30
+    lines: list[bytes] = []
+    end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+    text = (
+        "import os, time\n"
+        f"os.write(1, b'-' * {LINE_LIMIT - 10} + b'{secret[:9]}'); time.sleep(0.05); os.write(1, b'{secret[9:]}')\n"
+        f"os.write(1, b'\\nend {secret[:5]}'); time.sleep(0.05); os.write(1, b'{secret[5:]}')\n"
+    )
+    mask = Mask([secret])
+    command = Command(script(text), Path("/"), dict(os.environ))
+    Process(command, on_line=lines.append, on_end=end.set_result, mask=lambda: mask)
+    async with asyncio.timeout(20):
+        await end
+    assert b"".join(lines) == b"-" * (LINE_LIMIT - 10) + b"********" + b"end ********"
+
+
+async def test_without_descriptors_nothing_is_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    spawned: list[int] = []
+
+    def refuse(pid: int) -> int:
+        spawned.append(pid)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(SpawnFailed, match="Too many open files"):
+        Watched("/bin/sleep", "600")
+    assert not psutil.pid_exists(spawned[0])
 
 
 async def test_a_signal_is_named() -> None:
@@ -162,6 +248,108 @@ def test_leftovers_are_found_by_their_mark_and_nobody_else(tmp_path: Path) -> No
         for process in (left, bystander):
             process.kill()
             process.wait(10)
+
+
+def recorded(folder: Path, instance: str) -> Path:
+    record_instance(folder, "worker", instance)
+    return folder / "worker"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"x" * 100_000, b"0" * 31, b"0" * 32 + b"\n"])
+def test_rubbish_among_the_records_is_left_alone_and_matches_nobody(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "rubbish").write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    ours = new_instance()
+    record = recorded(tmp_path, ours)
+    # An empty record must not mean everybody whose instance is empty.
+    bystander = subprocess.Popen(["/bin/sleep", "600"], env={"TARS_INSTANCE": ""})
+    left = subprocess.Popen(["/bin/sleep", "600"], env={"TARS_INSTANCE": ours})
+    try:
+        assert end_leftovers(tmp_path) == [left.pid]
+        assert bystander.poll() is None
+        assert not record.exists()
+        assert (tmp_path / "rubbish").read_bytes() == content
+    finally:
+        for process in (left, bystander):
+            process.kill()
+            process.wait(10)
+
+
+def test_leftovers_that_multiply_are_all_found(tmp_path: Path) -> None:
+    """Each has a child while the others are being looked for."""
+    ours = new_instance()
+    recorded(tmp_path, ours)
+    generations = "import os, time\nfor _ in range(200):\n    if os.fork(): break\n    os.setsid()\ntime.sleep(600)\n"
+    first = subprocess.Popen([sys.executable, "-S", "-c", generations], env={"TARS_INSTANCE": ours})
+    try:
+        assert end_leftovers(tmp_path)
+        mark = f"TARS_INSTANCE={ours}".encode()
+        assert not [pid for pid in psutil.pids() if mark in environ(pid)]
+    finally:
+        first.kill()
+        first.wait(10)
+
+
+def environ(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_process_that_may_not_be_read_or_ended_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and its record stays for the next start."""
+    ours = new_instance()
+    record = recorded(tmp_path, ours)
+    read_bytes = Path.read_bytes
+    left = subprocess.Popen(["/bin/sleep", "600"], env={"TARS_INSTANCE": ours})
+    try:
+        with monkeypatch.context() as refused:
+
+            def refuse(*_: object) -> None:
+                raise PermissionError(1, "Operation not permitted")
+
+            refused.setattr(signal, "pidfd_send_signal", refuse)
+            assert end_leftovers(tmp_path, timeout=0.05) == []
+        assert left.poll() is None
+        assert record.exists()
+        with monkeypatch.context() as refused:
+            refused.setattr(Path, "read_bytes", lambda path: refuse() if path.name == "environ" else read_bytes(path))
+            assert end_leftovers(tmp_path, timeout=0.05) == []
+        assert left.poll() is None
+        record_instance(tmp_path, "worker", ours)
+        assert end_leftovers(tmp_path) == [left.pid]
+        assert not record.exists()
+    finally:
+        left.kill()
+        left.wait(10)
+
+
+def test_a_number_that_means_somebody_else_by_now_is_spared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at its environment and the hold on its number the process ended, and another got the number."""
+    ours = new_instance()
+    recorded(tmp_path, ours)
+    stranger = subprocess.Popen(["/bin/sleep", "600"], env={"TARS_INSTANCE": "theirs"})
+    looks = 0
+
+    def look(path: Path) -> bytes:
+        nonlocal looks
+        if path == Path(f"/proc/{stranger.pid}/environ"):
+            looks += 1
+            return f"TARS_INSTANCE={ours}\0".encode() if looks % 2 else b"TARS_INSTANCE=theirs\0"
+        with path.open("rb") as file:
+            return file.read()
+
+    try:
+        with monkeypatch.context() as lying:
+            lying.setattr(Path, "read_bytes", look)
+            assert end_leftovers(tmp_path) == []
+        assert looks == 2
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait(10)
 
 
 def test_no_records_mean_no_leftovers(tmp_path: Path) -> None:
