@@ -99,7 +99,7 @@ class BrokerActor(Actor):
             event: dict[str, Any] = orjson.loads(line)
             name = str(event.pop("event"))
             level = LEVELS.get(str(event.pop("level", "info")), logging.INFO)
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             logger.warning("%s", line.decode("utf-8", "replace"))
             return
         if self._listening is not None and not self._listening.done():
