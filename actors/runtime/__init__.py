@@ -3,8 +3,9 @@
 Everything that others need is exported here; no other room knows how a mailbox is drained. Imports nothing of this project.
 """
 
-from actors.runtime._actor import Actor, Ending, Exit
+from actors.runtime._actor import Actor
 from actors.runtime._batch import Call, batched
+from actors.runtime._exit import Ending, Exit
 from actors.runtime._future import LoopFuture
 from actors.runtime._ref import Ref
 from actors.runtime.errors import (

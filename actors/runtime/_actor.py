@@ -8,8 +8,6 @@ import logging
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
-from dataclasses import dataclass
-from enum import Enum
 from types import TracebackType
 from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 
@@ -18,6 +16,7 @@ from pykka._envelope import Envelope
 from pykka.messages import ProxyCall, _ActorStop
 
 from actors.runtime._drain import drain
+from actors.runtime._exit import Ending, Exit
 from actors.runtime._future import LoopFuture, running_loop
 from actors.runtime._inbox import DEFAULT_CAPACITY, Inbox
 from actors.runtime._ref import Ref, asking
@@ -27,27 +26,6 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Ending(Enum):
-    """How an actor came to its end."""
-
-    STOPPED = "stopped"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """Why an actor ended: told to its supervisor exactly once."""
-
-    ending: Ending
-    error: BaseException | None = None
-
-    def __str__(self) -> str:
-        if self.error is None:
-            return self.ending.value
-        return f"{self.ending.value}: {type(self.error).__name__}: {self.error}"
 
 
 class Actor(pykka.Actor):

@@ -8,12 +8,13 @@ import pykka
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
+from actors.runtime._exit import Exit
 from actors.runtime._future import LoopFuture, running_loop
 from actors.runtime._inbox import Inbox
 from actors.runtime.errors import ActorDown, AskCycle, BlockingOnLoop, Rejected
 
 if TYPE_CHECKING:
-    from actors.runtime._actor import Actor, Exit
+    from actors.runtime._actor import Actor
 
 A = TypeVar("A", bound="Actor")
 

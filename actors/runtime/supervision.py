@@ -13,7 +13,8 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from actors.runtime._actor import Actor, Ending, Exit
+from actors.runtime._actor import Actor
+from actors.runtime._exit import Ending, Exit
 from actors.runtime._inbox import Control
 from actors.runtime._ref import Ref
 from actors.runtime.errors import ActorDown

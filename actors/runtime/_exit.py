@@ -1,0 +1,25 @@
+"""Why an actor ended."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Ending(Enum):
+    """How an actor came to its end."""
+
+    STOPPED = "stopped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Why an actor ended: told to its supervisor exactly once."""
+
+    ending: Ending
+    error: BaseException | None = None
+
+    def __str__(self) -> str:
+        if self.error is None:
+            return self.ending.value
+        return f"{self.ending.value}: {type(self.error).__name__}: {self.error}"
