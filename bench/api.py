@@ -131,6 +131,7 @@ async def main(rounds: int, seconds: float) -> None:
     orders, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=client, args=(theirs,))
     process.start()
+    theirs.close()  # so that the end of the client's process is an error here and no wait
     for port in ports:
         await measure(orders, port, 1)
     rates: dict[int, list[float]] = {port: [] for port in ports}

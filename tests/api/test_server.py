@@ -12,6 +12,7 @@ import pytest
 
 from actors import ServiceView
 from api import Limits, Server
+from api._cork import Cork
 from tests.api.conftest import WRITER, Running, running
 from tests.api.fake_services import EPOCH
 from tests.support import eventually
@@ -137,6 +138,25 @@ async def test_small_answers_wait_for_no_acknowledgement(api: Running):
     (connection,) = api.server._connections()
     client = connection.transport.get_extra_info("socket")
     assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+async def test_what_is_written_in_one_turn_goes_out_in_one_packet():
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    cork = Cork(transport, asyncio.get_running_loop())
+    theirs.setblocking(False)
+    cork.write(b"head ")
+    cork.write(b"body")
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
+    await asyncio.sleep(0)
+    assert theirs.recv(100) == b"head body"
+    # What is large goes on at once, so that the transport can ask the writer to wait.
+    cork.write(bytes(8 * 1024 * 1024))
+    assert cork.get_write_buffer_size() > 0
+    cork.abort()
+    await asyncio.sleep(0)
+    theirs.close()
 
 
 class TestWhatIsNoHttp:
