@@ -33,7 +33,12 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READ_SIZE = 64 * 1024
 
 LINES_A_TURN = 50
-"""Lines handed over before the loop gets its turn: a flood must not keep it from everybody else."""
+BYTES_A_TURN = 64 * 1024
+TURN_EVERY = 0.02
+"""Lines and bytes handed over in a go, and seconds between two goes: 2500 lines or 3 MiB a second. More would keep the
+loop, and through the interpreter's lock every thread, from everybody else's work; a child that writes more waits at its
+pipe.
+"""
 
 _INSTANCE = re.compile(rb"[0-9a-f]{32}")
 
@@ -153,8 +158,9 @@ class Process:
         self._take(_readable(self._output))
         self._close_output()
         self._lines.end()
-        if self._turn is None:
-            self._hand_over()
+        if self._turn is not None:
+            self._turn.cancel()
+        self._hand_over()
 
     def _read(self) -> None:
         self._take(READ_SIZE)
@@ -173,20 +179,20 @@ class Process:
             size -= len(chunk)
 
     def _hand_over(self) -> None:
-        """Hand over some lines, then let the loop have its turn; the pipe is read again when none is left."""
+        """Hand over some lines, and the others later; the pipe is read again when none is left."""
         self._turn = None
-        for _ in range(LINES_A_TURN):
-            line = self._lines.take()
-            if line is None:
-                break
+        lines, size = 0, 0
+        while lines < LINES_A_TURN and size < BYTES_A_TURN and (line := self._lines.take()) is not None:
+            lines += 1
+            size += len(line)
             try:
                 self._on_line(line)
             except Exception:
                 logger.exception("a line of output was lost")
-        else:
+        if line is not None:
             if self._output is not None:
                 self._loop.remove_reader(self._output)
-            self._turn = self._loop.call_soon(self._hand_over)
+            self._turn = self._loop.call_later(TURN_EVERY if self._ended is None else 0, self._hand_over)
             return
         if self._ended is not None:
             self._on_end(self._ended)

@@ -327,25 +327,35 @@ async def test_it_is_never_deaf_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPat
     assert len(cleared) <= made + 2
 
 
-async def test_a_flood_of_reports_keeps_no_end_from_being_seen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mailbox is full of reports when the worker ends, and when a change is made."""
+async def test_a_flood_of_reports_keeps_no_change_and_no_end_from_being_seen(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mailbox is full of reports all the time: while a change is committed, when the worker ends."""
     monkeypatch.setattr(ServiceActor, "mailbox_capacity", 3)
     await rig.serve()
     before = await rig.ready()
-    pending = asyncio.ensure_future(rig.change(engine="other"))
-    await asyncio.sleep(0)
-    for n in range(10):
-        rig.report_health(True, f"flood {n}")
-    assert (await pending).version == 2
-    after = await rig.until(Lifecycle.STARTING, instance=before.instance)
-    # In one turn of the loop: the mailbox is full, and the process is gone.
-    for n in range(10):
-        rig.report_health(True, f"flood {n}")
-    assert after.pid is not None
-    os.kill(after.pid, 9)
-    for n in range(10):
-        rig.report_health(True, f"flood {n}")
-    await rig.until(Lifecycle.STARTING, instance=after.instance)
+    full = 0
+
+    async def flood() -> None:
+        nonlocal full
+        while True:
+            for n in range(5):
+                full += not rig.service.tell(ServiceActor.health, b'{"ok": true, "event": "flood %d"}' % n)
+            await asyncio.sleep(0)
+
+    change = asyncio.ensure_future(rig.change(engine="other"))
+    await asyncio.sleep(0)  # it is in the mailbox, before the flood
+    flooding = asyncio.ensure_future(flood())
+    try:
+        assert (await change).version == 2
+        after = await rig.until(Lifecycle.STARTING, Lifecycle.READY, instance=before.instance)
+        assert after.pid is not None
+        os.kill(after.pid, 9)
+        await rig.until(Lifecycle.STARTING, Lifecycle.READY, instance=after.instance)
+    finally:
+        flooding.cancel()
+        await asyncio.wait([flooding])
+    assert full
     assert len(rig.refs["svc"]) == 1
 
 
