@@ -74,7 +74,7 @@ class Lines:
 
     def end(self) -> None:
         """Nothing more will come: what has no line end is a line."""
-        if self._rest:
+        if self._rest and not self._rest.endswith(b"\n"):
             self._rest += b"\n"
 
     def take(self) -> bytes | None:
@@ -90,6 +90,18 @@ class Lines:
             return self._pieces.popleft()
         self._cut()
         return self._pieces.popleft() if self._pieces else None
+
+    def drop(self, keep: int) -> int:
+        """Forget the lines that are there to their ends, but for the last `keep`, which may be last words; how many.
+
+        What has only begun stays: a secret may have come in part.
+        """
+        *lines, begun = self._rest.split(b"\n")
+        dropped = len(self._pieces) + max(0, len(lines) - keep)
+        self._pieces.clear()
+        self._rest = bytearray(b"\n").join([*lines[-keep:], begun])
+        self._searched = 0
+        return dropped
 
     def _cut(self) -> None:
         """Take pieces from a line whose end has not come; a secret may have come in part, so as much as that stays."""

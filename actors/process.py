@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from actors.lines import Lines, Mask
 
@@ -34,11 +35,19 @@ READ_SIZE = 64 * 1024
 
 LINES_A_TURN = 50
 BYTES_A_TURN = 64 * 1024
-TURN_EVERY = 0.02
-"""Lines and bytes handed over in a go, and seconds between two goes: 2500 lines or 3 MiB a second. More would keep the
-loop, and through the interpreter's lock every thread, from everybody else's work; a child that writes more waits at its
-pipe.
+TURN_EVERY = 0.006
+"""Lines and bytes handed over in a go, and seconds from one go to the next where there is more: about 8000 lines or 10 MiB
+a second, of all children together. More would keep the loop, and through the interpreter's lock every thread, from
+everybody else's work.
 """
+PATIENCE = 100
+"""Goes in a row with more to come, until what is beyond a go is left out: a child that floods is not stopped by it, nor is
+one whose helper does.
+"""
+KEPT = 20
+"""Lines at the end of what is left out that are handed over all the same: they may be last words."""
+TOLD_EVERY = 100_000
+"""Lines left out, after which that is said; and at the end of the flood."""
 
 _INSTANCE = re.compile(rb"[0-9a-f]{32}")
 
@@ -82,8 +91,11 @@ class Process:
 
     `on_line` gets each line of standard output and error, as they come, without the line end and without what `mask`
     strikes out. `on_end` is called exactly once, after the whole process group is gone and its last output was handed
-    over. The order of the two is kept. A child that writes faster than its lines are taken is held back by the pipe.
+    over. The order of the two is kept. Of a flood that lasts, lines are left out, and counted in a line of our own.
     """
+
+    _flooding: ClassVar[set["Process"]] = set()
+    """Those with more lines at hand than one go takes; they share what a loop can bear."""
 
     def __init__(
         self,
@@ -103,6 +115,8 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._lines = Lines(mask)
         self._turn: asyncio.Handle | None = None
+        self._goes = 0
+        self._left_out = 0
         self._ended: Ended | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
         self._popen = _spawn(command)
@@ -160,11 +174,12 @@ class Process:
         self._lines.end()
         if self._turn is not None:
             self._turn.cancel()
+        self._tell_left_out()
         self._hand_over()
 
     def _read(self) -> None:
         self._take(READ_SIZE)
-        self._hand_over()
+        self._hand_over(fresh=True)
 
     def _take(self, size: int) -> None:
         """Read at most `size` bytes of what is there."""
@@ -178,26 +193,46 @@ class Process:
             self._lines.feed(chunk)
             size -= len(chunk)
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, *, fresh: bool = False) -> None:
         """Hand over some lines, and the others later; the pipe is read again when none is left."""
         self._turn = None
         lines, size = 0, 0
         while lines < LINES_A_TURN and size < BYTES_A_TURN and (line := self._lines.take()) is not None:
             lines += 1
             size += len(line)
-            try:
-                self._on_line(line)
-            except Exception:
-                logger.exception("a line of output was lost")
+            self._emit(line)
         if line is not None:
             if self._output is not None:
                 self._loop.remove_reader(self._output)
-            self._turn = self._loop.call_later(TURN_EVERY if self._ended is None else 0, self._hand_over)
+            self._flooding.add(self)
+            self._goes += 1
+            if self._goes > PATIENCE and self._ended is None:
+                self._left_out += self._lines.drop(KEPT)
+            if self._left_out >= TOLD_EVERY:
+                self._tell_left_out()
+            pause = TURN_EVERY * len(self._flooding) if self._ended is None else 0.0
+            self._turn = self._loop.call_later(pause, self._hand_over)
             return
+        self._flooding.discard(self)
+        if fresh:
+            # All that has come fitted into a go.
+            self._goes = 0
+            self._tell_left_out()
         if self._ended is not None:
             self._on_end(self._ended)
         elif self._output is not None:
             self._loop.add_reader(self._output, self._read)
+
+    def _emit(self, line: bytes) -> None:
+        try:
+            self._on_line(line)
+        except Exception:
+            logger.exception("a line of output was lost")
+
+    def _tell_left_out(self) -> None:
+        if self._left_out:
+            left_out, self._left_out = self._left_out, 0
+            self._emit(b"(%d lines were left out)" % left_out)
 
     def _close_output(self) -> None:
         if self._output is None:

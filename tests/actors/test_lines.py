@@ -98,3 +98,15 @@ def test_a_mask_grows_and_shows_nothing() -> None:
 def test_no_secret_of_four_characters_or_more_survives(secret: str, before: str, after: str) -> None:
     if len(secret) >= 4 and secret not in "********":
         assert secret.encode() not in Mask([secret]).clean(f"{before}{secret}{after}".encode()).replace(MASK, b"\0")
+
+
+@given(st.lists(st.sampled_from([b"a", b"bb", b"", b"ccc"])), st.booleans(), st.integers(1, 5))
+def test_what_is_dropped_is_counted_and_the_last_lines_stay(whole: list[bytes], begun: bool, keep: int) -> None:
+    lines = Lines(Mask)
+    lines.feed(b"".join(line + b"\n" for line in whole) + (b"begun" if begun else b""))
+    assert lines.drop(keep) == max(0, len(whole) - keep)
+    lines.end()
+    left = []
+    while (line := lines.take()) is not None:
+        left.append(line)
+    assert left == whole[-keep:] + ([b"begun"] if begun else [])

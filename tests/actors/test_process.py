@@ -13,6 +13,7 @@ import pytest
 from actors.lines import LINE_LIMIT, Mask
 from actors.process import (
     LINES_A_TURN,
+    PATIENCE,
     Command,
     Ended,
     Process,
@@ -94,24 +95,49 @@ async def test_a_flood_leaves_the_loop_its_turns(chunk: str) -> None:
         before = handed
         await end
     assert most <= LINES_A_TURN
-    assert busy * 10 < turns
+    assert busy * 5 < turns
     # What was in the pipe at its end is handed over, and no more than that.
     assert handed - before <= 4 * 65536 + LINES_A_TURN
 
 
-async def test_a_grandchild_that_floods_the_pipe_does_not_hide_the_end() -> None:
-    """In a session of its own, so that it goes on writing after the end of the group."""
-    flood = "import os\nprint(os.getpid(), flush=True)\nwhile True: os.write(1, b'x' * 65535 + b'\\n')"
+async def test_a_burst_is_whole_and_of_a_flood_lines_are_left_out_and_counted() -> None:
+    burst, flood = 3000, PATIENCE * LINES_A_TURN * 20
     watched = Watched(
         *script(
-            f"import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', {flood!r}], start_new_session=True)"
+            "import sys, time\n"
+            f"sys.stdout.write(''.join(f'burst {{n}}\\n' for n in range({burst}))); sys.stdout.flush()\n"
+            f"for n in range({flood}): sys.stdout.write('flood\\n')\n"
+            "print('last words')\n"
         )
     )
     await watched.ended()
+    assert watched.lines[:burst] == [b"burst %d" % n for n in range(burst)]
+    shown = watched.lines.count(b"flood")
+    assert shown > PATIENCE * LINES_A_TURN - burst
+    left_out = [int(line[1:].split()[0]) for line in watched.lines if line.endswith(b"lines were left out)")]
+    assert left_out
+    assert shown + sum(left_out) == flood
+    assert b"last words" in watched.lines[-2:]  # the count comes at the end of the flood, a few lines late
+
+
+async def test_a_grandchild_that_floods_the_pipe_does_not_hide_the_end(tmp_path: Path) -> None:
+    """In a session of its own, so that it goes on writing after the end of the group."""
+    flooding = tmp_path / "flooding"
+    flood = (
+        "import os\nprint(os.getpid(), flush=True)\n"
+        f"open({str(flooding)!r}, 'w')\n"
+        "while True: os.write(1, b'x' * 65535 + b'\\n')"
+    )
+    leader = (
+        "import os, subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-I', '-S', '-c', {flood!r}], start_new_session=True)\n"
+        f"while not os.path.exists({str(flooding)!r}): time.sleep(0.01)\n"
+    )
+    watched = Watched(*script(leader))
+    assert (await watched.ended()).clean
+    holder = int(watched.lines[0])
     # Its pipe is closed, and that ends it.
-    holder = int(watched.lines[0]) if watched.lines else None
-    if holder is not None:
-        await asyncio.to_thread(wait_until, lambda: not psutil.pid_exists(holder), what="SIGPIPE")
+    await asyncio.to_thread(wait_until, lambda: not psutil.pid_exists(holder), what="SIGPIPE")
 
 
 async def test_a_line_that_cannot_be_taken_loses_no_other(caplog: pytest.LogCaptureFixture) -> None:
