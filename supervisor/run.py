@@ -30,10 +30,15 @@ def run_supervisor(boot: Boot) -> int:
         configure_logging(settings.log_level, environ=settings.environment).add(boot.secret_values())
         for warning in boot.warnings:
             logger.warning("%s", warning)
-        killed = end_leftovers(boot.folders.runtime / "instances")
+        instances = boot.folders.runtime / "instances"
+        killed = end_leftovers(instances)
         if killed:
             logger.warning("%d processes of a supervisor that was killed were still there and are ended", len(killed))
-        return asyncio.run(_run(boot, listener))
+        try:
+            return asyncio.run(_run(boot, listener))
+        finally:
+            # What has left its worker's process group, too.
+            end_leftovers(instances)
 
 
 async def _run(boot: Boot, listener: socket.socket) -> int:

@@ -120,4 +120,6 @@ def test_a_killed_supervisor_leaves_nobody_and_doubles_nobody(program: Make) -> 
     supervised.until("astray", service="router")
     assert not left & {process.pid for process in supervised.processes()}
     supervised.until("of a supervisor that was killed")
-    supervised.stop()
+    # An orderly end leaves no stray either.
+    assert supervised.stop() == 0
+    assert supervised.processes() == []
