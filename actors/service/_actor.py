@@ -165,12 +165,7 @@ class ServiceActor(Actor):
             try:
                 secrets = await self._give_secrets(anew=False)
             except OSError as error:
-                logger.error(  # noqa: TRY400  # the sentence says it
-                    "%s: version %d is not published, since its secrets cannot be written: %s",
-                    self._name,
-                    row.version,
-                    error.strerror,
-                )
+                self._complain(f"version {row.version} is not published, since its secrets cannot be written: {error}")
                 self._once(TRY_AGAIN, self.follow)
                 return
         # After the secrets: a worker that hears of a version finds them there.
