@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(arguments: list[str] | None = None) -> int:
     # Imported here, since the clients' processes import this module and none of that.
-    from bench import rest, store  # noqa: PLC0415
+    from bench import broker, process, rest, store  # noqa: PLC0415
     from bench._harness import Row, Run, progress, record, table  # noqa: PLC0415
     from bench._sides import Skipped  # noqa: PLC0415
 
@@ -22,7 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
         "writers": rest.writers,
         "slow": rest.slow,
         "get": rest.read,
+        "start": process.start,
+        "idle": process.idle,
+        "broker": broker.rows,
         "store": store.rows,
+        "scale": process.scale,
     }
     parser = argparse.ArgumentParser(prog="bench", description="Figures against floors and peers, see bench/README.md.")
     parser.add_argument("--only", action="append", metavar="ROW", choices=sections, help=", ".join(sections))

@@ -44,11 +44,13 @@ class Clients:
     def do(self, load: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one of the loads of `_clients` there."""
         self._pipe.send((load, args, kwargs))
-        return self._answer()
+        answer: T = self._answer()
+        return answer
 
     def until_received(self, port: int, requests: Sequence[Request], subscriber: "Subscriber") -> list[float]:
         self._pipe.send((_clients.until_received, (port, requests, subscriber.name), None))
-        return self._answer()
+        taken: list[float] = self._answer()
+        return taken
 
     def _answer(self) -> Any:
         answer = self._pipe.recv()

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bench._clients import TOKEN_HEADER, Request, get
 from tests.support import SYSTEM_FOLDERS, Mosquitto, end_process, free_port
@@ -56,11 +56,11 @@ class Ours(Program):
         **environment: str,
     ) -> None:
         super().__init__(folder, services, **environment)
-        self._command = [sys.executable, ROOT / "bench" / "_one_by_one.py"] if one_by_one else [PROGRAM, "run"]
+        self._command = [sys.executable, "-m", "bench._one_by_one"] if one_by_one else [str(PROGRAM), "run"]
         self._documents: dict[str, dict[str, Any]] = {}
         self.port = 0
 
-    def __enter__(self) -> "Ours":
+    def __enter__(self) -> Self:
         self.start(timeout=120)
         self.port = int(self.url.rpartition(":")[2])
         self._documents.clear()
@@ -144,16 +144,23 @@ class Etcd:
         self._versions: dict[str, int] = {}
         self.port = 0
 
-    def __enter__(self) -> "Etcd":
+    def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.port, peers = free_port(), free_port()
         mine, theirs = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{peers}"
+        options = {
+            "name": "bench",
+            "data-dir": self._folder / "data",
+            "log-level": "error",
+            "listen-client-urls": mine,
+            "advertise-client-urls": mine,
+            "listen-peer-urls": theirs,
+            "initial-advertise-peer-urls": theirs,
+            "initial-cluster": f"bench={theirs}",
+        }
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [self._program, "--data-dir", self._folder / "data", "--name", "bench", "--log-level", "error"]
-                + ["--listen-client-urls", mine, "--advertise-client-urls", mine]
-                + ["--listen-peer-urls", theirs, "--initial-advertise-peer-urls", theirs]
-                + ["--initial-cluster", f"bench={theirs}"],
+                [self._program, *(f"--{name}={value}" for name, value in options.items())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -196,12 +203,13 @@ class Bare:
     def launch(self) -> "subprocess.Popen[bytes]":
         self.port = free_port()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench._bare", str(self.port), self._body], cwd=ROOT, start_new_session=True
+            [sys.executable, "-m", "bench._bare", str(self.port), str(self._body)], cwd=ROOT, start_new_session=True
         )
         return self._process
 
-    def __enter__(self) -> "Bare":
-        first_200(self.port, self.gets(), self.launch())
+    def __enter__(self) -> Self:
+        process = self.launch()
+        first_200(self.port, self.gets(), process)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,92 +1,58 @@
-"""The embedded broker next to Mosquitto: `python -m bench.broker`.
+"""The embedded broker next to Mosquitto, both with passwords and topic rules: one hop, a burst.
 
-One lean client (raw sockets, own process, the same for both sides), the two brokers in turn, nine blocks each:
 `hop` is the time from sending a message of QoS 1 to its arrival at a subscriber of QoS 1, one at a time; `burst` is
 the rate at which a publisher with 100 unacknowledged messages gets messages to that subscriber. 200 bytes each.
+Publisher and subscriber are one process, which is the clients'.
 """
 
-import json
 import secrets
 import select
-import socket
-import statistics
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TypeVar
 
 from actors.broker import packets
-from tests.brokers import HOST, SUPERVISOR, Broker, EmbeddedBroker, mosquitto_for
+from bench._clients import Mqtt, message
+from bench._harness import LATENCIES, Bar, Row, Run, Series, interleaved
+from bench._processes import Clients
+from bench._sides import pss
+from tests.brokers import SUPERVISOR, Broker, EmbeddedBroker, mosquitto_for
 
-BLOCKS = 9
-HOPS = 1200
+T = TypeVar("T")
+
 BURST = 5000
 WINDOW = 100
 PAYLOAD = secrets.token_bytes(200)
-TOPIC = b"system/config/stt"
+TOPIC = "system/config/stt"
 
 
-def _text(text: str) -> bytes:
-    return len(text).to_bytes(2, "big") + text.encode()
-
-
-class Client:
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), timeout=10)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._framer = packets.Framer(1 << 20)
-        body = _text("MQTT") + b"\x04\xc2" + (60).to_bytes(2, "big") + _text("")
-        body += _text(SUPERVISOR.name) + _text(SUPERVISOR.password)
-        self.socket.sendall(b"\x10" + bytes((len(body) & 0x7F | 0x80, len(body) >> 7)) + body)
-        assert self.packet()[1] == b"\0\0"
-
-    def subscribe(self) -> None:
-        body = b"\0\1" + _text(TOPIC.decode()) + b"\1"
-        self.socket.sendall(bytes((0x82, len(body))) + body)
-        assert self.packet()[0] == 0x90
-
-    def packet(self) -> tuple[int, bytes]:
-        while (packet := self._framer.next()) is None:
-            self.receive()
-        return packet
-
-    def receive(self) -> None:
-        data = self.socket.recv(1 << 16)
-        assert data, "closed"
-        self._framer.feed(data)
-
-    def packets(self) -> list[tuple[int, bytes]]:
-        found = []
-        while (packet := self._framer.next()) is not None:
-            found.append(packet)
-        return found
-
-
-def hops(publisher: Client, subscriber: Client) -> list[float]:
-    taken = []
-    for number in range(HOPS):
-        message = packets.publish(TOPIC, PAYLOAD, qos=1, packet_id=number + 1, retain=False)
-        start = time.perf_counter()
-        publisher.socket.sendall(message)
+def hops(port: int, login: tuple[str, str], count: int) -> list[float]:
+    publisher, subscriber, taken = Mqtt(port, *login), Mqtt(port, *login), []
+    subscriber.subscribe(TOPIC)
+    for number in range(count):
+        data = packets.publish(TOPIC.encode(), PAYLOAD, qos=1, packet_id=number + 1, retain=False)
+        began = time.perf_counter()
+        publisher.socket.sendall(data)
         _, body = subscriber.packet()
-        taken.append(time.perf_counter() - start)
-        subscriber.socket.sendall(packets.puback(_packet_id(body)))
-        assert publisher.packet()[0] == 0x40
+        taken.append(time.perf_counter() - began)
+        subscriber.socket.sendall(packets.puback(message(body)[0]))
+        assert publisher.packet()[0] >> 4 == packets.Kind.PUBACK
+    publisher.close()
+    subscriber.close()
     return taken
 
 
-def _packet_id(body: bytes) -> int:
-    at = 2 + len(TOPIC)
-    return int.from_bytes(body[at : at + 2], "big")
-
-
-def burst(publisher: Client, subscriber: Client) -> float:
+def burst(port: int, login: tuple[str, str], count: int) -> float:
+    publisher, subscriber = Mqtt(port, *login), Mqtt(port, *login)
+    subscriber.subscribe(TOPIC)
     sent = acknowledged = received = 0
-    start = time.perf_counter()
-    while received < BURST or acknowledged < BURST:
-        if more := min(WINDOW - (sent - acknowledged), BURST - sent):
+    began = time.perf_counter()
+    while received < count or acknowledged < count:
+        if more := min(WINDOW - (sent - acknowledged), count - sent):
             publisher.socket.sendall(
                 b"".join(
-                    packets.publish(TOPIC, PAYLOAD, qos=1, packet_id=sent + each + 1, retain=False)
+                    packets.publish(TOPIC.encode(), PAYLOAD, qos=1, packet_id=sent + each + 1, retain=False)
                     for each in range(more)
                 )
             )
@@ -100,57 +66,35 @@ def burst(publisher: Client, subscriber: Client) -> float:
             subscriber.receive()
             got = subscriber.packets()
             received += len(got)
-            subscriber.socket.sendall(b"".join(packets.puback(_packet_id(body)) for _, body in got))
-    return BURST / (time.perf_counter() - start)
+            subscriber.socket.sendall(b"".join(packets.puback(message(body)[0]) for _, body in got))
+    rate = count / (time.perf_counter() - began)
+    publisher.close()
+    subscriber.close()
+    return rate
 
 
-def pss(pid: int) -> float:
-    """MiB."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no Pss")
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
+def rows(run: Run) -> Iterator[Row]:
+    login = (SUPERVISOR.name, SUPERVISOR.password)
+    with ExitStack() as stack:
+        clients = stack.enter_context(Clients(run.folder))
         brokers: dict[str, Broker] = {
-            "embedded": EmbeddedBroker(Path(folder, "embedded")),
-            "mosquitto": mosquitto_for(Path(folder, "mosquitto")),
+            "embedded": EmbeddedBroker(run.folder / "embedded"),
+            "mosquitto": mosquitto_for(run.folder / "mosquitto"),
         }
-        figures: dict[str, dict[str, list[float]]] = {}
-        try:
-            clients = {}
-            for name, broker in brokers.items():
-                start = time.perf_counter()
-                broker.start()
-                figures[name] = {"start_ms": [(time.perf_counter() - start) * 1e3], "pss_mib": [pss(broker.pid)]}
-                figures[name] |= {"hop_p50_us": [], "hop_p99_us": [], "burst_per_s": []}
-                publisher, subscriber = Client(broker.port), Client(broker.port)
-                subscriber.subscribe()
-                hops(publisher, subscriber)
-                clients[name] = publisher, subscriber
-            for _ in range(BLOCKS):
-                for name, pair in clients.items():
-                    taken = sorted(hops(*pair))
-                    figures[name]["hop_p50_us"].append(statistics.median(taken) * 1e6)
-                    figures[name]["hop_p99_us"].append(taken[len(taken) * 99 // 100] * 1e6)
-                    figures[name]["burst_per_s"].append(burst(*pair))
-            for name, broker in brokers.items():
-                figures[name]["pss_after_mib"] = [pss(broker.pid)]
-            for pair in clients.values():
-                for client in pair:
-                    client.socket.close()
-        finally:
-            for broker in brokers.values():
-                broker.stop()
-    medians = {
-        name: {key: round(statistics.median(each), 1) for key, each in row.items()} for name, row in figures.items()
-    }
-    ours, theirs = medians["embedded"], medians["mosquitto"]
-    ratios = {key: round(ours[key] / theirs[key], 2) for key in ("hop_p50_us", "hop_p99_us", "burst_per_s")}
-    print(json.dumps({**medians, "ratio": ratios}, indent=1))
+        for it in brokers.values():
+            it.start()
+            stack.callback(it.stop)
 
+        def each(load: Callable[[int, tuple[str, str], int], T], count: int, it: Broker) -> Callable[[], T]:
+            return lambda: clients.do(load, it.port, login, count)
 
-if __name__ == "__main__":
-    main()
+        hop = interleaved(run, {name: ("us", each(hops, run.count(LATENCIES), it)) for name, it in brokers.items()})
+        rate = interleaved(run, {name: ("/s", each(burst, run.count(BURST), it)) for name, it in brokers.items()})
+        memory = {name: Series("MiB", [pss(it.pid)]) for name, it in brokers.items()}
+
+    def row(name: str, found: dict[str, Series], bar: Bar | None = None) -> Row:
+        return Row("broker", f"embedded broker: {name}", found["embedded"], found["mosquitto"], "Mosquitto", "raw", bar)
+
+    yield row("QoS 1 hop p50", hop, Bar(5, 3))
+    yield row("burst, QoS 1: rate", rate, Bar(0.25, 0.4, at_least=True))
+    yield row("memory (PSS) after that", memory)

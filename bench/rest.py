@@ -5,7 +5,7 @@ Services are configuration alone here, unless a figure says otherwise: as with e
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bench import _clients
 from bench._clients import Request, get
@@ -14,6 +14,8 @@ from bench._processes import Clients, Subscriber, verify_updates, watch_key
 from bench._sides import SERVICE, Bare, Etcd, Ours, broker, cpu_seconds, manifest, slow_fsync
 from bench.store import fsyncs, sqlite_commits
 from tests.system.program import Address
+
+Load = Callable[[int, Sequence[Request]], list[float]]
 
 WARM = 300
 WRITERS = 16
@@ -41,10 +43,10 @@ def put(run: Run) -> Iterator[Row]:
         fsync = stack.enter_context(fsyncs(run.folder))
         sqlite = stack.enter_context(sqlite_commits(run.folder))
 
-        def ours(it: Ours, count: int, load=_clients.one_by_one) -> Block:
+        def ours(it: Ours, count: int, load: Load = _clients.one_by_one) -> Block:
             return lambda: clients.do(load, it.port, it.puts(count))
 
-        def theirs(count: int, load=_clients.one_by_one) -> Block:
+        def theirs(count: int, load: Load = _clients.one_by_one) -> Block:
             return lambda: clients.do(load, etcd.port, etcd.puts(count, value))
 
         sides = {

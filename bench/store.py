@@ -16,7 +16,7 @@ import orjson
 from actors.database import DatabaseActor
 from actors.database import statements as sql
 from actors.database._store import Store
-from actors.runtime import Handle
+from actors.runtime import Handle, Ref
 from bench._harness import Row, Run, interleaved
 from schemas.records import Change, CommitRequest, HistoryChange, ItemRow, NewService
 from schemas.types import Checksum, ServiceName, Version
@@ -118,15 +118,15 @@ def rows(run: Run) -> Iterator[Row]:
     """A commit through the database actor, from the ask to the answer."""
     with sqlite_commits(run.folder) as sqlite, asyncio.Runner() as runner:
 
-        async def start() -> tuple[Handle[DatabaseActor], Callable[[], object]]:
+        async def start() -> tuple[Handle[DatabaseActor], Ref[DatabaseActor]]:
             ref = DatabaseActor.start(run.folder / "actor.db")
             await ref.started
             database: Handle[DatabaseActor] = Handle("database")
             database.attach(ref)
             await database.ask(DatabaseActor.ensure, [NewService(ONE, Checksum("0" * 64))])
-            return database, lambda: ref.stop(block=False)
+            return database, ref
 
-        database, stop = runner.run(start())
+        database, ref = runner.run(start())
         number = 0
 
         async def asks(count: int) -> list[float]:
@@ -148,7 +148,7 @@ def rows(run: Run) -> Iterator[Row]:
         )
 
         async def end() -> None:
-            await stop()
+            await ref.stop(block=False)
 
         runner.run(end())
     yield Row("store", "commit through the database actor", found["ours"], found["raw"], "raw sqlite3")
