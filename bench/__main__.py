@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(arguments: list[str] | None = None) -> int:
     # Imported here, since the clients' processes import this module and none of that.
-    from bench import broker, process, rest, store  # noqa: PLC0415
+    from bench import broker, outage, process, rest, runtime, store  # noqa: PLC0415
     from bench._harness import Row, Run, progress, record, table  # noqa: PLC0415
     from bench._sides import Skipped  # noqa: PLC0415
 
@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         "idle": process.idle,
         "broker": broker.rows,
         "store": store.rows,
+        "runtime": runtime.rows,
+        "outage": outage.rows,
         "scale": process.scale,
     }
     parser = argparse.ArgumentParser(prog="bench", description="Figures against floors and peers, see bench/README.md.")

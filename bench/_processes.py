@@ -120,7 +120,7 @@ class Told:
         self._socket.send(b"%s %d %d" % (self._name, version, at))
 
 
-def verify_updates(told: Told, port: int, login: tuple[str, str] | None, topic: str, keys: Path, after: int) -> None:
+def verify_updates(told: Told, port: int, login: tuple[str, str] | None, topic: str, keys: Path) -> None:
     """Take the signed updates of a topic: decoded, checksum and signature checked, then noted."""
     trusted = load_public_keys(keys)
     client = Mqtt(port, *(login or ()))
@@ -136,8 +136,7 @@ def verify_updates(told: Told, port: int, login: tuple[str, str] | None, topic: 
         wire.verify(update, trusted)
         at = time.perf_counter_ns()
         client.socket.sendall(packets.puback(packet_id))
-        if update.version > after:
-            told.note(update.version, at)
+        told.note(update.version, at)
 
 
 def watch_key(told: Told, port: int, key: bytes) -> None:

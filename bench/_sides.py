@@ -53,9 +53,10 @@ class Ours(Program):
         services: str,
         *,
         one_by_one: bool = False,
+        preload: Mapping[str, str] | None = None,
         **environment: str,
     ) -> None:
-        super().__init__(folder, services, **environment)
+        super().__init__(folder, services, **environment, **(preload or {}))
         self._command = [sys.executable, "-m", "bench._one_by_one"] if one_by_one else [str(PROGRAM), "run"]
         self._documents: dict[str, dict[str, Any]] = {}
         self.port = 0
@@ -115,7 +116,7 @@ class Ours(Program):
         return made
 
 
-def slow_fsync(folder: Path) -> Mapping[str, str]:
+def slow_fsync(folder: Path) -> dict[str, str]:
     """Environment in which an fsync takes 5 ms. `Skipped` where it cannot be built."""
     compiler = shutil.which("cc")
     if compiler is None:

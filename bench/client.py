@@ -6,6 +6,7 @@ import hmac
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import orjson
@@ -23,7 +24,7 @@ def show(what: str, seconds: list[float]) -> None:
     print(f"{what:58} {median * 1e6:9.0f} µs   p95 {tail * 1e6:9.0f} µs")
 
 
-def timed(function, rounds: int) -> list[float]:
+def timed(function: Callable[[], object], rounds: int) -> list[float]:
     taken = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -32,7 +33,7 @@ def timed(function, rounds: int) -> list[float]:
     return taken
 
 
-def signatures(folder: Path, name: str, config: dict[str, object], rounds: int) -> None:
+def signatures(folder: Path, name: str, config: Mapping[str, object], rounds: int) -> None:
     supervisor = TestSupervisor(folder, "stt-worker", config)
     payload, keys = supervisor.sign().encode(), (supervisor.private_key.public_key(),)
     canonical, checksum = wire.canonical(config), wire.checksum(config)

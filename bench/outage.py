@@ -1,24 +1,23 @@
 """A broker that is away: how long until everything retained is right again.
 
 Mosquitto is stopped, 50 services are changed 20 times each over ten seconds through REST, Mosquitto comes back. Told: the
-answers to the changes, and the time from the moment Mosquitto accepts connections to the moment a fresh subscriber has
+answers that were not 200, and the time from the moment Mosquitto accepts connections to the moment a fresh subscriber has
 seen the right version of every service.
-
-    .venv/bin/python -m bench.outage [--seconds 10]
 """
 
-import argparse
 import asyncio
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+from bench._harness import Bar, Row, Run, Series
 from tests.support import Mosquitto
 from tests.system.agreement import Retained, stored
 from tests.system.lean import LeanClient
 from tests.system.program import Program, config_only_manifest
 
+SECONDS = 10.0
 SERVICES = 50
 CHANGES = 20
 
@@ -35,7 +34,8 @@ async def change(program: Program, number: int, seconds: float, statuses: Counte
             version = answer.get("version", version)
 
 
-async def measure(folder: Path, seconds: float) -> None:
+async def measure(folder: Path, seconds: float) -> tuple[int, float]:
+    """Answers that were not 200; seconds until all was right."""
     broker = Mosquitto(folder / "mosquitto")
     broker.start()
     program = Program(folder / "program", config_only_manifest(SERVICES), MQTT_URL=broker.url)
@@ -54,18 +54,12 @@ async def measure(folder: Path, seconds: float) -> None:
     finally:
         program.close()
         broker.stop()
-    print(f"broker away for {seconds:g} s, {SERVICES} services x {CHANGES} changes")
-    print(f"  answers: {', '.join(f'{count} x {status}' for status, count in sorted(statuses.items()))}")
-    print(f"  all retained state right after its return: {right:.3f} s")
+    return statuses.total() - statuses[200], right
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    seconds = parser.parse_args().seconds
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(measure(Path(folder), seconds))
-
-
-if __name__ == "__main__":
-    main()
+def rows(run: Run) -> Iterator[Row]:
+    seconds = SECONDS / 5 if run.quick else SECONDS
+    refused, right = asyncio.run(measure(run.folder, seconds))
+    name = f"broker away {seconds:g} s, {SERVICES} services x {CHANGES} PATCH"
+    yield Row("outage", f"{name}: not 200", Series("", [refused]), bar=Bar(0))
+    yield Row("outage", "  retained state right after its return", Series("ms", [right * 1e3]), bar=Bar(1000))

@@ -49,7 +49,7 @@ def put(run: Run) -> Iterator[Row]:
         def theirs(count: int, load: Load = _clients.one_by_one) -> Block:
             return lambda: clients.do(load, etcd.port, etcd.puts(count, value))
 
-        sides = {
+        sides: dict[str, tuple[str, Block]] = {
             "fsync": ("us", lambda: fsync(few)),
             "sqlite": ("us", lambda: sqlite(few)),
             "etcd": ("us", theirs(tail)),
@@ -87,14 +87,15 @@ def receipt(run: Run) -> Iterator[Row]:
         def side(name: str, it: Ours, address: Address) -> Block:
             login = (address.user, address.password) if address.user and address.password else None
             keys = it.folder / "runtime" / "public_keys.pem"
-            topic, seen = f"system/config/{SERVICE}", it.document()["version"]
             subscriber = stack.enter_context(
-                Subscriber(name.encode(), clients, verify_updates, address.port, login, topic, keys, seen)
+                Subscriber(
+                    name.encode(), clients, verify_updates, address.port, login, f"system/config/{SERVICE}", keys
+                )
             )
             return lambda: clients.until_received(it.port, it.puts(count), subscriber)
 
         watcher = stack.enter_context(Subscriber(b"etcd", clients, watch_key, etcd.port, SERVICE.encode()))
-        sides = {
+        sides: dict[str, tuple[str, Block]] = {
             "etcd": ("us", lambda: clients.until_received(etcd.port, etcd.puts(count, value), watcher)),
             "mosquitto": ("us", side("mosquitto", apart, apart.broker)),
             "embedded": ("us", side("embedded", embedded, embedded.broker)),
@@ -132,7 +133,7 @@ def writers(run: Run) -> Iterator[Row]:
         def ours(it: Ours, name: str) -> Block:
             return lambda: _sixteen(clients, it.port, (it.puts(count, each) for each in MANY), rates[name])
 
-        sides = {
+        sides: dict[str, tuple[str, Block]] = {
             "etcd": (
                 "us",
                 lambda: _sixteen(clients, etcd.port, (etcd.puts(count, value, each) for each in MANY), rates["etcd"]),
@@ -158,16 +159,18 @@ def slow(run: Run) -> Iterator[Row]:
     with contextlib.ExitStack() as stack:
         clients = stack.enter_context(Clients(run.folder))
         mqtt = stack.enter_context(broker(run.folder / "mosquitto"))
-        groups = stack.enter_context(Ours(run.folder / "groups", manifest(more=WRITERS), MQTT_URL=mqtt.url, **shim))
+        groups = stack.enter_context(
+            Ours(run.folder / "groups", manifest(more=WRITERS), MQTT_URL=mqtt.url, preload=shim)
+        )
         single = stack.enter_context(
-            Ours(run.folder / "single", manifest(more=WRITERS), one_by_one=True, MQTT_URL=mqtt.url, **shim)
+            Ours(run.folder / "single", manifest(more=WRITERS), one_by_one=True, MQTT_URL=mqtt.url, preload=shim)
         )
         rates = {name: Series("/s") for name in ("groups", "single")}
 
         def sixteen(it: Ours, name: str, count: int) -> Block:
             return lambda: _sixteen(clients, it.port, (it.puts(count, each) for each in MANY), rates[name])
 
-        sides = {
+        sides: dict[str, tuple[str, Block]] = {
             "groups": ("us", sixteen(groups, "groups", run.count(75))),
             "single": ("us", sixteen(single, "single", run.count(20))),
             "sequential": ("us", lambda: clients.do(_clients.one_by_one, groups.port, groups.puts(run.count(100)))),
@@ -212,7 +215,7 @@ def read(run: Run) -> Iterator[Row]:
         def times(port: int, request: Request) -> Block:
             return lambda: clients.do(_clients.one_by_one, port, [request] * count)
 
-        sides = {
+        sides: dict[str, tuple[str, Block]] = {
             "ours, rate": ("/s", rate("ours", ours, full)),
             "bare, rate": ("/s", rate("bare", bare, bare.gets())),
             "ours": ("us", times(ours.port, short)),

@@ -1,35 +1,24 @@
-"""Measures the actor runtime: what an ask costs, what an actor costs, and that no reply is lost.
+"""The actor runtime: what an ask costs, what an actor costs, and that no reply is lost in asks that race stops and crashes."""
 
-    .venv/bin/python -m bench.runtime [--asks 1000000] [--seed 1]
-
-Bars: an ask takes at most 3 times a bare `asyncio.Queue` and future in the same run; 1000 actors take at most 10 KiB each; no
-reply is lost in 10^6 asks that race stops and crashes. Exits with 1 where one is missed.
-"""
-
-import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import random
-import statistics
-import sys
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 from pykka.messages import ProxyCall
 
 from actors.runtime import Actor, Handle, LoopFuture, OutcomeUnknown, Ref, Rejected
+from bench._harness import Bar, Block, Row, Run, Series, interleaved
 
-ASK_BAR = 3.0
-ACTOR_BAR = 10.0  # KiB
-
-BLOCKS = 30
-ASKS_PER_BLOCK = 1000
+ASKS_PER_BLOCK = 3000
 ACTORS = 1000
+RACING = 100_000
 
 
 class Echo(Actor):
@@ -40,8 +29,9 @@ class Echo(Actor):
 # -- what an ask costs
 
 
-async def ask_costs() -> dict[str, float]:
-    """Median microseconds of a round trip by the way it goes, measured in interleaved blocks."""
+@contextlib.asynccontextmanager
+async def asking() -> AsyncIterator[dict[str, Callable[[int], Awaitable[int]]]]:
+    """The ways to ask: a bare queue and future, a ref, a handle."""
     ref = Echo.start()
     handle: Handle[Echo] = Handle("echo")
     handle.attach(ref)
@@ -66,22 +56,15 @@ async def ask_costs() -> dict[str, float]:
         return await handle.ask(Echo.echo, value)
 
     server = asyncio.create_task(serve())
-    ways: dict[str, Callable[[int], Awaitable[int]]] = {"bare": bare, "ref.ask": by_ref, "handle.ask": by_handle}
-    times: dict[str, list[int]] = {way: [] for way in ways}
-    for block in range(BLOCKS + 2):
-        for way, ask in ways.items():
-            taken = await _block(ask)
-            if block >= 2:  # warm by then
-                times[way] += taken
+    yield {"bare": bare, "ref": by_ref, "handle": by_handle}
     server.cancel()
     await ref.stop(block=False)
-    return {way: statistics.median(each) / 1000 for way, each in times.items()}
 
 
-async def _block(ask: Callable[[int], Awaitable[int]]) -> list[int]:
-    clock = time.perf_counter_ns
+async def _block(ask: Callable[[int], Awaitable[int]], count: int) -> list[float]:
+    clock = time.perf_counter
     taken = []
-    for value in range(ASKS_PER_BLOCK):
+    for value in range(count):
         begin = clock()
         await ask(value)
         taken.append(clock() - begin)
@@ -199,42 +182,30 @@ def _count(value: int, reply: LoopFuture[int], tally: Tally) -> None:
         tally.unknown += 1
 
 
-# -- the report
+# -- the rows
 
 
-async def measure(asks: int, seed: int) -> bool:
-    """Print the figures; true if every bar is held."""
-    held = True
-
-    def line(what: str, figure: str, ok: bool | None = None) -> None:
-        nonlocal held
-        held = held and ok is not False
-        print(f"{what:<38}{figure:>22}  {'' if ok is None else 'ok' if ok else 'MISSED'}")
-
-    costs = await ask_costs()
-    line("bare queue and future, p50", f"{costs['bare']:.2f} us")
-    for way in ("ref.ask", "handle.ask"):
-        ratio = costs[way] / costs["bare"]
-        line(f"{way}, p50", f"{costs[way]:.2f} us = {ratio:.2f}x", ratio <= ASK_BAR)
-    for way, size in (await actor_costs()).items():
-        line(f"an actor of {ACTORS}, {way}", f"{size:.2f} KiB", size <= ACTOR_BAR)
-    begin = time.perf_counter()
-    tally = await race(asks, seed=seed)
-    seconds = time.perf_counter() - begin
-    line(f"lost replies of {tally.asked} racing asks", f"{tally.lost}", tally.lost == 0)
-    line("  answered, rejected, unknown", f"{tally.replies}, {tally.rejected}, {tally.unknown}")
-    line("  in", f"{seconds:.1f} s")
-    return held
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench.runtime", description="Measure the actor runtime against its bars.")
-    parser.add_argument("--asks", type=int, default=100_000, help="how many asks race stops and crashes")
-    parser.add_argument("--seed", type=int, default=1, help="of the race")
-    given: Any = parser.parse_args(arguments)
+def rows(run: Run) -> Iterator[Row]:
+    count = run.count(ASKS_PER_BLOCK)
     logging.disable(logging.CRITICAL)  # each crash is logged
-    return 0 if asyncio.run(measure(given.asks, given.seed)) else 1
+    with asyncio.Runner() as runner:
+        context = asking()
+        ways = runner.run(context.__aenter__())
 
+        def side(ask: Callable[[int], Awaitable[int]]) -> Block:
+            return lambda: runner.run(_block(ask, count))
 
-if __name__ == "__main__":
-    sys.exit(main())
+        sides = {name: ("us", side(ask)) for name, ask in ways.items()}
+        for _, measure in sides.values():
+            measure()
+        found = interleaved(run, sides)
+        runner.run(context.__aexit__(None, None, None))
+        sizes = runner.run(actor_costs())
+        tally = runner.run(race(run.count(RACING), seed=1))
+    logging.disable(logging.NOTSET)
+    peer = "queue and future"
+    yield Row("runtime", "an ask through a handle p50", found["handle"], found["bare"], peer, bar=Bar(3))
+    yield Row("runtime", "an ask through a ref p50", found["ref"], found["bare"], peer, bar=Bar(3))
+    for way, size in sizes.items():
+        yield Row("runtime", f"memory of an actor ({way})", Series("KiB", [size]), bar=Bar(10))
+    yield Row("runtime", f"replies lost of {tally.asked} racing asks", Series("", [tally.lost]), bar=Bar(0))
