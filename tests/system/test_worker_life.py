@@ -76,18 +76,21 @@ def test_one_that_cannot_live_backs_off_and_is_cured(program: Make) -> None:
 def test_the_states_of_a_worker_from_outside(program: Make) -> None:
     """Started, killed from outside, back, stopped: each is retained on the broker, with the marks of its versions."""
     supervised = program(demo_manifest({"router": "router"})).start()
-    first = wait_until(lambda: (found := state(supervised, "router"))["reported"] and found, what="the report")
     epoch = supervised.get("router")["config_epoch"]
     mark = {"config_epoch": epoch, "version": 1}
-    assert (first["state"], first["desired"], first["published"], first["reported"]) == ("ready", mark, mark, mark)
+
+    def settled(besides: int | None = None) -> dict[str, Any] | None:
+        found = state(supervised, "router")
+        at_rest = found["state"] == "ready" and found["published"] == found["reported"] == mark
+        return found if at_rest and found["pid"] != besides else None
+
+    first = wait_until(settled, what="the report")
+    assert first is not None
+    assert first["desired"] == mark
     assert first["instance"] == psutil.Process(first["pid"]).environ()["TARS_INSTANCE"]
     os.kill(first["pid"], signal.SIGKILL)
-    second = wait_until(
-        lambda: (
-            (found := state(supervised, "router"))["pid"] not in {first["pid"], None} and found["reported"] and found
-        ),
-        what="the next instance's report",
-    )
+    second = wait_until(lambda: settled(first["pid"]), what="the next instance's report")
+    assert second is not None
     assert (second["state"], second["restarts"], second["reported"]) == ("ready", 1, mark)
     assert second["instance"] != first["instance"]
     # What the instance before had retained is not taken for the next one's.
