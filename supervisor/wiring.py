@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +29,7 @@ from actors.cache import CacheActor, CacheContents, CacheEntry
 from actors.database import DatabaseActor, StoreUnavailable
 from actors.files import write_atomically
 from actors.health import Component, HealthActor, last_will
-from actors.runtime import ChildSpec, Exit, Handle, OutcomeUnknown, Ref, Rejected, Supervisor
+from actors.runtime import Backoff, ChildSpec, Exit, Handle, Intensity, OutcomeUnknown, Ref, Rejected, Supervisor
 from actors.service import OnWire, ServiceActor, Surroundings, on_wire
 from actors.signer import SignerActor
 from actors.vault import Vault
@@ -52,6 +53,9 @@ VIEWER = "viewer"
 
 SETTLE_SECONDS = 20.0
 """How long the summary waits for workers that are still loading."""
+
+BROKER_BACKOFF = 5.0
+"""Seconds between two attempts to bring the embedded broker back, at most."""
 
 REQUEST_GRACE = 5.0
 """Seconds that requests in flight get at the end."""
@@ -128,18 +132,8 @@ class System:
         await self._server.start([self._listener])
 
     def _core_children(self) -> list[ChildSpec]:
-        settings, keys, folders = self._boot.settings, self._boot.keys, self._boot.folders
+        settings, keys = self._boot.settings, self._boot.keys
         self._surroundings.public_keys.write_text(public_pem(keys.signing_public), encoding="ascii")
-        broker = ChildSpec(
-            self._broker,
-            lambda: BrokerActor.start(
-                self._broker_config(),
-                folder=folders.runtime / "broker",
-                instances=self._surroundings.instances,
-                on_address=self._note_broker,
-            ),
-            stop_timeout=10.0,
-        )
         self._subscribe()
         return [
             # First, so that it hears the others' first words.
@@ -155,9 +149,30 @@ class System:
                 lambda: CacheActor.start(settings.lkg_path, keys.hmac, self._contents, self._note_cache),
                 stop_timeout=15.0,
             ),
-            *([broker] if self._embedded else []),
+            *([self._broker_supervisor()] if self._embedded else []),
             ChildSpec(self._bridge, self._start_bridge),
         ]
+
+    def _broker_supervisor(self) -> ChildSpec:
+        """A supervisor for the broker alone, which never gives up: without a broker all the rest still does its work."""
+        folders = self._boot.folders
+        broker = ChildSpec(
+            self._broker,
+            lambda: BrokerActor.start(
+                self._broker_config(),
+                folder=folders.runtime / "broker",
+                instances=self._surroundings.instances,
+                on_address=self._note_broker,
+                on_down=self._note_broker_down,
+            ),
+            stop_timeout=10.0,
+        )
+        patient = Intensity(restarts=sys.maxsize)
+        return ChildSpec(
+            Handle("broker supervisor"),
+            lambda: Supervisor.start([broker], intensity=patient, backoff=Backoff(maximum=BROKER_BACKOFF)),
+            stop_timeout=15.0,
+        )
 
     def _start_bridge(self) -> Ref[BridgeActor]:
         # What waited for the one before it is lost; `Desired` keeps what that one had already taken.
@@ -315,6 +330,9 @@ class System:
         self._broker_at = BrokerAddress(host, port)
         self._broker_known = True
         self._health.tell(HealthActor.report, Component.BROKER, ok=True, address=f"{host}:{port}")
+
+    def _note_broker_down(self, reason: str) -> None:
+        self._health.tell(HealthActor.report, Component.BROKER, ok=False, detail=reason)
 
     def _broker_address(self) -> BrokerAddress | None:
         if not self._broker_known:

@@ -29,7 +29,7 @@ class BrokerActor(Actor):
     """Runs the broker's process: its end is this actor's failure, so that its supervisor starts both again.
 
     `on_address(host, port)` is called when it listens. A port that the kernel chose is kept for the next incarnation (`port`
-    in what `on_address` was last told), since workers hold the address.
+    in what `on_address` was last told), since workers hold the address. `on_down(reason)` is called when it has ended by itself.
     """
 
     start_seconds: ClassVar[float] = 10.0
@@ -42,12 +42,14 @@ class BrokerActor(Actor):
         folder: Path,
         instances: Path,
         on_address: Callable[[str, int], None],
+        on_down: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._config = config
         self._folder = folder
         self._instances = instances
         self._on_address = on_address
+        self._on_down = on_down
         self._process: Process | None = None
         self._listening: asyncio.Future[tuple[str, int]] | None = None
         self._gone = asyncio.Event()
@@ -115,4 +117,5 @@ class BrokerActor(Actor):
         self._gone.set()
         if self._listening is not None and not self._listening.done():
             self._listening.set_exception(BrokerDied(f"the embedded broker {ended} before it listened"))
-        self.defer(self.died, ended)
+        if self.defer(self.died, ended):
+            self._on_down(f"the embedded broker {ended}; it is started again")

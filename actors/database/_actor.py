@@ -57,7 +57,8 @@ class DatabaseActor(Actor):
         self._store = Store(path, busy_timeout=busy_timeout, autocheckpoint=autocheckpoint)
         self._thread = ConnectionThread(self._store.open)
         self._on_status = on_status
-        self._status: DatabaseStatus = "healthy"
+        # None: nothing has been told yet; whoever listens may still know the state of an incarnation before.
+        self._status: DatabaseStatus | None = None
         # Acknowledged by the broker and not written yet. Losing them means publishing once more, no harm.
         self._published: dict[ServiceName, Version] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -67,12 +68,12 @@ class DatabaseActor(Actor):
     async def load(self) -> StoreState:
         """Everything a start needs."""
         await self.write_acknowledgements()
-        return await self._on_thread(self._store.load)
+        return await self._read(self._store.load)
 
     async def ensure(self, services: Sequence[NewService]) -> StoreState:
         """Give each service that has none its row, `{}` at version 1, and load; others stay untouched."""
         await self.write_acknowledgements()
-        return await self._on_thread(self._store.ensure, services)
+        return await self._write(self._store.ensure, services)
 
     @batched(max_size=GROUP)
     async def commit(self, batch: Sequence[Call[CommitRequest, Committed]]) -> None:
@@ -109,11 +110,11 @@ class DatabaseActor(Actor):
 
     async def history(self, query: HistoryQuery) -> tuple[HistoryEntry, ...]:
         """One page, newest first. `ValueError`: the limit is out of bounds, or a time has no offset."""
-        return await self._on_thread(self._store.history, query)
+        return await self._read(self._store.history, query)
 
     def status(self) -> DatabaseStatus:
         """How the last call found the store."""
-        return self._status
+        return self._status or "healthy"
 
     async def write_acknowledgements(self) -> None:
         """Write what `acknowledge` noted. Where that fails it stays noted, for the next commit or `acknowledge`."""
@@ -123,7 +124,7 @@ class DatabaseActor(Actor):
         if not self._published:
             return
         with contextlib.suppress(StoreUnavailable):
-            await self._on_thread(self._store.acknowledge, tuple(self._published.items()))
+            await self._write(self._store.acknowledge, tuple(self._published.items()))
             self._published.clear()
 
     # -- life
@@ -152,7 +153,14 @@ class DatabaseActor(Actor):
 
     # -- inside; the runtime's own class above has private names too
 
-    async def _on_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        done = await self._thread.run(function, *args, **kwargs)
+        # That reading works says nothing about a full disk or a lock that writing has met.
+        if done.error is not None or self._status != "locked":
+            self._note_status(done.error)
+        return done.result()
+
+    async def _write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         done = await self._thread.run(function, *args, **kwargs)
         self._note_status(done.error)
         return done.result()

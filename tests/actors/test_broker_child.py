@@ -28,6 +28,7 @@ class Place:
         self.folder = folder
         self.port = port
         self.addresses: list[tuple[str, int]] = []
+        self.downs: list[str] = []
         self.refs: list[Ref[BrokerActor]] = []
         self.handle: Handle[BrokerActor] = Handle("broker")
         (folder / "runtime").mkdir()
@@ -39,6 +40,7 @@ class Place:
             folder=self.folder / "runtime" / "broker",
             instances=self.folder / "instances",
             on_address=self.note,
+            on_down=self.downs.append,
         )
         self.refs.append(ref)
         return ref

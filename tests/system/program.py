@@ -228,6 +228,9 @@ class Program:
         with httpx.Client(base_url=self.url, headers={"X-API-Token": self.token}, timeout=30.0) as client:
             yield client
 
+    def is_well(self) -> bool:
+        return bool(httpx.get(f"{self.url}/health", timeout=30.0).json()["ok"])
+
     def get(self, service: str) -> dict[str, Any]:
         with self.client() as client:
             answer = client.get(f"/api/config/services/{service}")

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from tests.support import Mosquitto
+import psutil
+
+from tests.support import Mosquitto, wait_until
 from tests.system.agreement import Retained, stored
 from tests.system.lean import LeanClient
-from tests.system.program import Program, config_only_manifest
+from tests.system.program import Program, config_only_manifest, demo_manifest
 
 Make = Callable[..., Program]
 
@@ -72,4 +74,25 @@ async def test_a_broker_that_refuses_the_password_is_said_clearly(
     assert not health["ok"]
     assert "refuses our login" in health["components"]["bridge"]["detail"]
     assert supervised.put("service-000", router_wake_ack_text="still").status_code == 200
+    assert supervised.stop() == 0
+
+
+async def test_an_embedded_broker_that_keeps_dying_takes_nobody_with_it(program: Make) -> None:
+    supervised = program(demo_manifest({"router": "router"})).start()
+    worker = supervised.workers()["router"]
+    for _ in range(8):
+        broker = supervised.workers()["embedded-broker"]
+        psutil.Process(broker).kill()
+        await asyncio.to_thread(
+            wait_until,
+            lambda before=broker: supervised.workers().get("embedded-broker") not in {None, before},
+            timeout=20,
+            what="the broker's next process",
+        )
+    assert supervised.put("router", router_wake_ack_text="heard").status_code == 200
+    await asyncio.to_thread(wait_until, supervised.is_well, timeout=30, what="the health after it")
+    async with Retained(supervised.broker) as retained:
+        await retained.until(stored(supervised.folder), timeout=30)
+    assert supervised.workers()["router"] == worker
+    await asyncio.to_thread(supervised.until, "-> 'heard'", 30, service="router")
     assert supervised.stop() == 0
