@@ -1,18 +1,24 @@
 """Brokers for tests: the embedded one as its real child process, Mosquitto, and either behind one interface.
 
 A folder's conftest.py makes the fixtures known: `from tests.brokers import any_broker, embedded_broker`.
+`TEST_BROKERS` chooses what `any_…` stands for, `embedded,mosquitto` if not set; `stock` is amqtt as it comes, which
+shows what our gate and engine are for (docs/decisions/0021).
 """
 
 import json
+import os
 import secrets
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from pwdlib.hashers.argon2 import Argon2Hasher
 
 from actors.broker.config import (
     BrokerConfig,
@@ -24,7 +30,7 @@ from actors.broker.config import (
     write_config,
 )
 from schemas.types import ServiceName
-from tests.support import Mosquitto, end_process, wait_until
+from tests.support import Mosquitto, end_process, free_port, wait_until
 
 HOST = "127.0.0.1"
 
@@ -210,11 +216,19 @@ def embedded_broker(tmp_path: Path) -> Iterator[EmbeddedFactory]:
         broker.stop()
 
 
-def mosquitto_for(folder: Path, logins: Sequence[Login] = LOGINS) -> Mosquitto:
-    """A Mosquitto, not started, with the contract's topic rules for `logins`.
+def worker_reads(login: Login) -> list[str]:
+    """Of what lies outside `system/` workers have `home/#` here: neither Mosquitto nor amqtt has "everything but"."""
+    own = [f"system/{kind}/{login.service}" for kind in ("config", "control")]
+    return [*own, "system/health/#", "system/state/#", "home/#"]
 
-    Its access control has no "everything but": of what lies outside `system/` workers have `home/#` here.
-    """
+
+def worker_writes(login: Login) -> list[str]:
+    health = login.health_topic or f"system/health/{login.service}"
+    return [f"system/applied/{login.service}", health, "home/#"]
+
+
+def mosquitto_for(folder: Path, logins: Sequence[Login] = LOGINS, *, limits: Limits | None = None) -> Mosquitto:
+    """A Mosquitto, not started, with the contract's topic rules for `logins`, and those limits that it knows."""
     acl = []
     for login in logins:
         acl.append(f"user {login.name}")
@@ -223,26 +237,143 @@ def mosquitto_for(folder: Path, logins: Sequence[Login] = LOGINS) -> Mosquitto:
         elif login.role is Role.READER:
             acl.append("topic read system/#")
         else:
-            health = login.health_topic or f"system/health/{login.service}"
-            acl += [f"topic read system/{kind}/{login.service}" for kind in ("config", "control")]
-            acl += ["topic read system/health/#", "topic read system/state/#", "topic readwrite home/#"]
-            acl += [f"topic write system/applied/{login.service}", f"topic write {health}"]
-    return Mosquitto(folder, users={login.name: login.password for login in logins}, acl="\n".join((*acl, "")))
+            acl += [f"topic read {topic}" for topic in worker_reads(login)]
+            acl += [f"topic write {topic}" for topic in worker_writes(login)]
+    extra = []
+    if limits is not None:
+        extra = [
+            f"max_connections {limits.max_connections}",
+            f"max_packet_size {limits.max_packet_bytes}",
+            f"max_inflight_messages {limits.max_inflight}",
+            f"max_queued_messages {limits.max_queued_messages}",
+        ]
+    users = {login.name: login.password for login in logins}
+    return Mosquitto(folder, users=users, acl="\n".join((*acl, "")), extra=extra)
 
 
-KINDS: dict[str, Callable[[Path], Broker]] = {"embedded": EmbeddedBroker, "mosquitto": mosquitto_for}
+class StockBroker:
+    """amqtt by its own command, with the password file and the topic lists of its documentation."""
+
+    def __init__(self, folder: Path, logins: Sequence[Login] = LOGINS, *, limits: Limits | None = None) -> None:
+        self._folder = folder
+        self._logins = tuple(logins)
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        config = self._folder / "amqtt.yaml"
+        config.write_text(json.dumps(self._config()))  # JSON is YAML
+        with (self._folder / "amqtt.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [Path(sys.executable).with_name("amqtt"), "-c", config],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(lambda: self._accepts() or not self.running, what="amqtt's start")
+        assert self.running, (self._folder / "amqtt.log").read_text()
+
+    def stop(self) -> None:
+        """It has no end in order for SIGTERM."""
+        if self._process is not None:
+            end_process(self._process)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def wait(self, timeout: float) -> int:
+        """Its exit status."""
+        assert self._process is not None, "not started"
+        return self._process.wait(timeout)
+
+    def _accepts(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self.port)) == 0
+
+    def _config(self) -> dict[str, Any]:
+        hasher = Argon2Hasher()
+        passwords = self._folder / "passwords"
+        passwords.write_text("".join(f"{each.name}:{hasher.hash(each.password)}\n" for each in self._logins))
+        reads: dict[str, list[str]] = {}
+        writes: dict[str, list[str]] = {}
+        for login in self._logins:
+            if login.role is Role.SUPERVISOR:
+                reads[login.name] = writes[login.name] = ["#"]
+            elif login.role is Role.READER:
+                reads[login.name], writes[login.name] = ["system/#"], ["nothing"]
+            else:
+                reads[login.name], writes[login.name] = worker_reads(login), worker_writes(login)
+        listener: dict[str, Any] = {"type": "tcp", "bind": f"{HOST}:{self.port}"}
+        if self._limits is not None:
+            listener["max_connections"] = self._limits.max_connections
+        return {
+            "listeners": {"default": listener},
+            "plugins": {
+                "amqtt.plugins.authentication.FileAuthPlugin": {"password_file": str(passwords)},
+                "amqtt.plugins.topic_checking.TopicAccessControlListPlugin": {"acl": reads, "publish_acl": writes},
+            },
+        }
 
 
-@pytest.fixture(params=KINDS)
-def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+KINDS: dict[str, Callable[..., Broker]] = {
+    "embedded": EmbeddedBroker,
+    "mosquitto": mosquitto_for,
+    "stock": StockBroker,
+}
+
+
+def chosen(*wanted: str) -> list[str]:
+    """Those of the brokers a test is for that this run is about; stock amqtt stands in for the embedded one."""
+    run = os.environ.get("TEST_BROKERS", "embedded,mosquitto").split(",")
+    assert set(run) <= KINDS.keys(), f"TEST_BROKERS: known are {', '.join(KINDS)}"
+    return [kind for kind in run if ("embedded" if kind == "stock" else kind) in wanted]
+
+
+class BrokerFactory(Protocol):
+    def __call__(self, logins: Sequence[Login] = LOGINS, *, limits: Limits | None = None) -> Broker: ...
+
+
+@pytest.fixture(params=chosen("embedded", "mosquitto"))
+def any_broker_with(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerFactory]:
+    """Start brokers of one kind, with the contract's topic rules and those limits that it knows."""
+    started: list[Broker] = []
+
+    def start(logins: Sequence[Login] = LOGINS, *, limits: Limits | None = None) -> Broker:
+        broker = KINDS[request.param](tmp_path / f"{request.param}-{len(started)}", logins, limits=limits)
+        started.append(broker)
+        broker.start()
+        return broker
+
+    yield start
+    for broker in started:
+        broker.stop()
+
+
+@pytest.fixture
+def any_broker(any_broker_with: BrokerFactory) -> Broker:
     """A running broker with `LOGINS` and the contract's topic rules: the embedded one, then Mosquitto."""
-    broker = KINDS[request.param](tmp_path / request.param)
-    broker.start()
-    yield broker
-    broker.stop()
+    return any_broker_with()
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=chosen("embedded", "mosquitto"))
 def any_shared_broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """The same, one for all tests of a module that leave no messages or sessions in it."""
     broker = KINDS[request.param](tmp_path_factory.mktemp(request.param))

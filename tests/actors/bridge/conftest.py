@@ -1,3 +1,3 @@
-from tests.brokers import any_broker
+from tests.brokers import any_broker, any_broker_with
 
-__all__ = ["any_broker"]
+__all__ = ["any_broker", "any_broker_with"]

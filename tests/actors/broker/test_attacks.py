@@ -1,11 +1,7 @@
 """Clients that break the rules, are broken, or are many."""
 
 import asyncio
-import signal
-import subprocess
-import sys
 
-import aiomqtt
 import psutil
 import pytest
 
@@ -21,34 +17,12 @@ from tests.actors.broker.clients import (
     receive,
     received_until,
     text,
-    tool,
 )
-from tests.brokers import HOST, READER, STT, SUPERVISOR, TTS, Login
+from tests.brokers import READER, STT, SUPERVISOR, TTS
 from tests.support import eventually
 
 MIB = 1024 * 1024
 END = "home/end"
-
-GARBAGE = [
-    pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", id="http"),
-    pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="tls"),
-    pytest.param(b"\0" * 64, id="zeros"),
-    pytest.param(b"\xff" * 64, id="ones"),
-    pytest.param(b"\x10\xff\xff\xff\xff\x7f", id="length of five bytes"),
-    pytest.param(packet(0x11, b""), id="flags of the fixed header"),
-    pytest.param(packet(0x10, b""), id="empty CONNECT"),
-    pytest.param(packet(0x10, text("MQTX") + b"\x04\x02\0\0" + text("")), id="other protocol"),
-    pytest.param(packet(0x10, text("MQTT") + b"\x04\x02\0\0" + b"\xff\xffabc"), id="string beyond the end"),
-    pytest.param(packet(0x30, text("home/a") + b"x"), id="PUBLISH before CONNECT"),
-]
-
-
-@pytest.mark.parametrize("data", GARBAGE)
-async def test_garbage_is_closed_at_once(any_shared_broker, data):
-    async with RawClient.dial(any_shared_broker) as raw:
-        raw.send(data)
-        await raw.closed()
-
 
 BREACHES = [
     pytest.param(packet(0x30, text("home/+") + b"x"), id="wildcard in a topic"),
@@ -91,79 +65,11 @@ async def test_a_thousand_filters_in_one_packet_are_too_many(shared_broker, kind
         await raw.closed()
 
 
-async def test_a_connect_that_does_not_come_is_not_waited_for(embedded_broker):
-    broker = embedded_broker(limits=Limits(connect_seconds=0.2))
-    data = connect_packet(STT)
-    async with RawClient.dial(broker) as silent, RawClient.dial(broker) as slow:
-        slow.send(data[:-1])
-        await silent.closed()
-        await slow.closed()
-    async with RawClient.login(broker, STT):
-        pass
-
-
 @pytest.mark.parametrize("size", [17 * 1024, 200 * MIB])
 async def test_an_oversize_connect_is_refused_by_its_length(shared_broker, size):
     async with RawClient.dial(shared_broker) as raw:
         raw.send(b"\x10" + packet(0x10, bytes(size))[1:6])
         await raw.closed()
-
-
-async def test_an_oversize_packet_ends_the_connection(embedded_broker):
-    broker = embedded_broker(limits=Limits(max_packet_bytes=1000))
-    async with RawClient.login(broker, STT) as raw:
-        raw.publish("home/a", bytes(900), qos=1)
-        assert await raw.packet() == (0x40, b"\0\1")
-        raw.publish("home/a", bytes(1000), qos=1)
-        await raw.closed()
-
-
-async def test_mqtt_5_is_refused_promptly_in_its_own_form(shared_broker):
-    async with RawClient.dial(shared_broker) as raw:
-        raw.send(connect_packet(SUPERVISOR, level=5))
-        assert await raw.closed() == packets.CONNACK_NOT_MQTT_5
-
-
-@pytest.mark.parametrize("name", ["mosquitto_pub", "mosquitto_sub"])
-@pytest.mark.parametrize("version", ["5", "mqttv31"])
-async def test_mosquittos_tools_understand_that_their_version_is_not_spoken(shared_broker, name, version):
-    message = ("-m", "x") if name == "mosquitto_pub" else ("-C", "1")
-    done = await tool(name, shared_broker, SUPERVISOR, "-V", version, "-t", "home/a", *message)
-    assert done.returncode != 0
-    assert b"protocol version" in done.stderr.lower()
-
-
-async def test_aiomqtt_understands_that_mqtt_5_is_not_spoken(shared_broker):
-    with pytest.raises(aiomqtt.MqttError, match=r"(?i)unsupported protocol version"):
-        async with client(shared_broker, SUPERVISOR, protocol=aiomqtt.ProtocolVersion.V5):
-            pass
-
-
-SLEEPER = """
-import sys, paho.mqtt.client as paho
-host, port, user, password = sys.argv[1:]
-client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=user + "-sleeper")
-client.username_pw_set(user, password)
-client.will_set("home/will", "gone", qos=1, retain=True)
-client.on_connect = lambda *_: client.publish("home/here", "", qos=1)
-client.connect(host, int(port), keepalive=1)
-client.loop_forever()
-"""
-
-
-async def test_a_stopped_client_is_missed_after_its_keep_alive(any_broker):
-    async with client(any_broker, SUPERVISOR) as witness:
-        await witness.subscribe("home/#", qos=1)
-        process = subprocess.Popen([sys.executable, "-c", SLEEPER, HOST, str(any_broker.port), STT.name, STT.password])
-        try:
-            (here,) = await receive(witness, 1)
-            assert here.topic.value == "home/here"
-            process.send_signal(signal.SIGSTOP)
-            (will,) = await receive(witness, 1)
-            assert (will.topic.value, will.payload) == ("home/will", b"gone")
-        finally:
-            process.kill()
-            process.wait(DEADLINE)
 
 
 async def test_a_client_that_pings_is_not_missed(embedded_broker):
@@ -173,24 +79,6 @@ async def test_a_client_that_pings_is_not_missed(embedded_broker):
         for _ in range(8):
             await asyncio.sleep(0.4)
             await raw.flushed()
-
-
-async def test_connections_that_are_reset_leave_nothing(embedded_broker):
-    """500 in each state, and then there is room for as many as ever."""
-    limits = Limits(max_pending=8, max_connections=8)
-    broker = embedded_broker(limits=limits)
-    before = psutil.Process(broker.pid).num_fds()
-    for number in range(500):
-        async with RawClient.dial(broker) as raw:
-            if number % 3:
-                raw.send(connect_packet(STT, client_id=f"stt-{number}"))
-            if number % 3 == 2:
-                await raw.packet()
-            raw.reset()
-    await eventually(lambda: psutil.Process(broker.pid).num_fds() == before)
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(8):
-            tasks.create_task(visit(broker, f"stt-{number}"))
 
 
 @pytest.mark.parametrize("last", [packet(0xE0, b""), b"\xf0\0", b""], ids=["DISCONNECT", "breach", "FIN"])
@@ -205,26 +93,6 @@ async def test_clients_that_leave_before_they_are_welcomed_leave_nothing(embedde
             raw.finish()
             await raw.closed()
     await eventually(lambda: len(broker.events("disconnected")) == count)
-
-
-async def visit(broker, client_id) -> None:
-    async with RawClient.login(broker, STT, client_id=client_id) as raw:
-        await raw.flushed()
-
-
-async def test_bad_logins_leave_nothing(embedded_broker):
-    broker = embedded_broker()
-    process = psutil.Process(broker.pid)
-    wrong = Login(STT.name, STT.role)
-    async with RawClient.login(broker, STT) as live:
-        before = process.num_fds(), process.memory_info().rss
-        for _ in range(300):
-            async with RawClient.dial(broker) as raw:
-                raw.send(connect_packet(wrong, client_id="stt"))
-                await raw.closed()
-        await eventually(lambda: process.num_fds() == before[0])
-        assert process.memory_info().rss - before[1] < 2 * MIB
-        await live.flushed()
 
 
 async def test_clients_that_do_not_log_in_cannot_lock_others_out(embedded_broker):

@@ -3,8 +3,6 @@
 import contextlib
 import threading
 
-import aiomqtt
-import anyio
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
@@ -27,6 +25,7 @@ from tests.brokers import HOST, READER, STT, SUPERVISOR, TTS
 END = "home/end"
 
 
+@pytest.mark.fault(stock="each is delivered at the subscription's QoS, QoS 0 as 1")
 async def test_messages_of_both_qos_reach_every_subscriber_in_order(any_shared_broker):
     async with client(any_shared_broker, SUPERVISOR) as first, client(any_shared_broker, STT) as second:
         for each in (first, second):
@@ -41,6 +40,7 @@ async def test_messages_of_both_qos_reach_every_subscriber_in_order(any_shared_b
             assert not any(message.retain for message in found)
 
 
+@pytest.mark.fault(stock="a message of QoS 0 is delivered at 1")
 async def test_the_lower_qos_of_message_and_subscription_holds(any_shared_broker):
     async with client(any_shared_broker, SUPERVISOR) as subscriber:
         await subscriber.subscribe("home/zero", qos=0)
@@ -52,6 +52,7 @@ async def test_the_lower_qos_of_message_and_subscription_holds(any_shared_broker
         assert [message.qos for message in await receive(subscriber, 4)] == [0, 0, 0, 1]
 
 
+@pytest.mark.fault(stock="the first QoS stays")
 @pytest.mark.parametrize("qos", [0, 1])
 async def test_subscribing_again_changes_the_qos(any_shared_broker, qos):
     async with client(any_shared_broker, SUPERVISOR) as subscriber:
@@ -106,6 +107,7 @@ async def test_mosquittos_tools(any_broker):
     assert (seen.returncode, seen.stdout) == (0, b"system/config/stt hello\n")
 
 
+@pytest.mark.fault(stock="what was not worked through at DISCONNECT is lost")
 async def test_a_client_that_publishes_and_leaves_at_once_loses_nothing(any_shared_broker):
     """mosquitto_pub -l sends its lines and DISCONNECT in one go."""
     async with client(any_shared_broker, SUPERVISOR) as subscriber:
@@ -157,6 +159,7 @@ async def test_a_message_of_qos_2_is_delivered_once_though_sent_twice(any_shared
         assert await received_until(subscriber, END) == [("home/once", b"")]
 
 
+@pytest.mark.fault(stock="it is marked as retained")
 async def test_a_persistent_session_gets_what_it_missed(any_broker):
     options = {"client_id": "stt-keeps", "clean": False}
     async with RawClient.login(any_broker, STT, **options) as raw:
@@ -179,6 +182,7 @@ async def test_a_persistent_session_gets_what_it_missed(any_broker):
         assert (await raw.message()).topic == END
 
 
+@pytest.mark.fault(stock="it is lost with the connection")
 async def test_what_was_not_acknowledged_comes_again(any_shared_broker):
     options = {"client_id": "stt-forgets", "clean": False}
     async with client(any_shared_broker, SUPERVISOR) as publisher:
@@ -235,67 +239,6 @@ async def test_no_last_will_after_a_disconnect(any_shared_broker):
             await raw.closed()
         await witness.publish(END, b"", qos=1)
         assert await received_until(witness, END) == []
-
-
-@pytest.mark.parametrize("clean", [True, False])
-async def test_a_newcomer_with_the_same_id_takes_over(any_broker, clean):
-    """Both with that flag. The earlier connection ends; the newcomer lives, and gets each message once."""
-    options = {"client_id": "stt-one", "clean": clean}
-    async with RawClient.login(any_broker, STT, **options) as first:
-        await first.subscribe("home/#", qos=1)
-        async with RawClient.login(any_broker, STT, **options) as second:
-            await first.closed()
-            await second.subscribe("home/#", qos=1)
-            second.publish("home/a", b"1", qos=1)
-            second.publish("home/b", b"2", qos=1)
-            assert [(await second.message()).payload for _ in range(2)] == [b"1", b"2"]
-
-
-async def test_retained_messages_of_others_do_not_come_at_connect(any_broker):
-    """Others' subscriptions, and even one's own from an earlier connection, bring none."""
-    async with client(any_broker, SUPERVISOR) as owner:
-        await owner.subscribe("#", qos=1)
-        for service in ("stt", "tts"):
-            await owner.publish(f"system/config/{service}", b"{}", qos=1, retain=True)
-        for clean in (True, False):
-            options = {"client_id": "tts-new", "clean": clean}
-            async with RawClient.login(any_broker, TTS, **options) as raw:
-                await raw.subscribe(END, qos=1)
-                raw.publish(END, b"", qos=1)
-                assert (await raw.message()).topic == END
-
-
-async def test_fifty_persistent_clients_reconnecting_at_once_are_right(any_broker):
-    """Each gets its own message that it missed, once, and none of the others'."""
-    count = 50
-
-    def each(number: int) -> aiomqtt.Client:
-        return client(any_broker, STT, identifier=f"stt-{number}", clean_session=False)
-
-    async def subscribe(number: int) -> None:
-        async with each(number) as worker:
-            await worker.subscribe([(f"home/{number}", 1), (END, 1)])
-
-    found: dict[int, list[tuple[str, bytes]]] = {}
-
-    async def come_back(number: int) -> None:
-        async with each(number) as worker:
-            await worker.publish("home/back", str(number), qos=1)
-            found[number] = await received_until(worker, END)
-
-    async with anyio.create_task_group() as tasks:
-        for number in range(count):
-            tasks.start_soon(subscribe, number)
-    async with client(any_broker, SUPERVISOR) as owner:
-        await owner.subscribe("home/back", qos=1)
-        for number in range(count):
-            await owner.publish(f"home/{number}", str(number), qos=1, retain=True)
-        async with anyio.create_task_group() as tasks:
-            for number in range(count):
-                tasks.start_soon(come_back, number)
-            await receive(owner, count)
-            await owner.publish(END, b"", qos=1)
-    assert found == {number: [(f"home/{number}", str(number).encode())] for number in range(count)}
 
 
 async def test_a_malformed_filter_does_not_subscribe(any_shared_broker):

@@ -129,19 +129,6 @@ async def test_a_subscription_that_could_deliver_nothing_is_refused_clearly(shar
     assert b"denied" in seen.stderr
 
 
-@pytest.mark.parametrize("topic", ["$SYS/broker/version", "$share/a/b", "$"])
-async def test_dollar_topics_are_not_writable(any_shared_broker, topic):
-    """Not even by the supervisor; and the connection survives the attempt."""
-    async with client(any_shared_broker, SUPERVISOR) as writer:
-        if topic == "$SYS/broker/version":
-            await writer.subscribe("$SYS/#", qos=1)
-        await writer.subscribe(END, qos=1)
-        if topic != "$share/a/b":
-            await writer.publish(topic, b"forged", qos=1, retain=True)
-        await writer.publish(END, b"", qos=1)
-        assert b"forged" not in [payload for _, payload in await received_until(writer, END)]
-
-
 async def test_a_forbidden_publish_is_logged_once_with_a_count(embedded_broker):
     broker = embedded_broker()
     async with client(broker, READER) as reader:
@@ -170,17 +157,6 @@ async def test_a_wrong_password_says_so_to_people(any_shared_broker):
     with pytest.raises(aiomqtt.MqttError):
         async with client(any_shared_broker, wrong):
             pass
-
-
-async def test_a_wrong_password_with_the_id_of_a_live_client_leaves_that_alone(any_shared_broker):
-    for clean in (True, False):
-        options = {"client_id": "stt-live", "clean": clean}
-        async with RawClient.login(any_shared_broker, STT, **options) as live:
-            await live.subscribe("home/#", qos=1)
-            for wrong in (Login(STT.name, STT.role), Login("nobody", STT.role), None):
-                await refusal(any_shared_broker, wrong, **options)
-            live.publish("home/a", b"alive", qos=1)
-            assert (await live.message()).payload == b"alive"
 
 
 @pytest.mark.parametrize("client_id", ["stt", "stt-", "stt-worker-3f2a", "stt-é"])
