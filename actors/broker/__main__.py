@@ -1,20 +1,20 @@
 """The broker's process: `python -m actors.broker --config FILE`.
 
-Its first line on standard output is `{"event": "listening", "host": ..., "port": ...}`; then come log lines.
+Its first line on standard output is `{"event": "listening", "host": ..., "port": ..., "listeners": [...]}`, the last
+with host and port of each further listener; then come log lines.
 SIGTERM and SIGINT end it in order with exit status 0, in seconds at most; SIGHUP reads the file again.
 Status 1: it could not start, and the line `{"event": "failed", "error": ...}` says why. 2: wrong arguments.
 """
 
 import asyncio
 import contextlib
-import os
 import resource
 import signal
 import sys
 from pathlib import Path
 
 from actors.broker.engine import Engine
-from actors.broker.gate import Gate
+from actors.broker.gate import CannotListen, Gate
 from actors.broker.log import Log, take_over_logging
 from actors.broker.settings import Settings, SettingsError, load
 
@@ -51,7 +51,7 @@ async def _run(path: Path, settings: Settings, log: Log) -> int:
     def reload() -> None:
         try:
             gate.reload(load(path))
-        except SettingsError as error:
+        except (SettingsError, CannotListen) as error:
             log.fault("reload_failed", error=str(error))
         else:
             log.info("reloaded")
@@ -59,14 +59,12 @@ async def _run(path: Path, settings: Settings, log: Log) -> int:
     loop.add_signal_handler(signal.SIGHUP, reload)
     await engine.start()
     try:
-        host, port = await gate.start()
-        log.info("listening", host=host, port=port)
+        (host, port), *others = await gate.start()
+        log.info("listening", host=host, port=port, listeners=[{"host": host, "port": port} for host, port in others])
         await stop.wait()
         await gate.stop()
-    except OSError as error:
-        # asyncio's own text repeats the address, in its notation.
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        log.fault("failed", error=f"cannot listen on {settings.host}:{settings.port}: {why}")
+    except CannotListen as error:
+        log.fault("failed", error=str(error))
         return 1
     finally:
         # No client is left that it could wait for; the bound is for what we do not know of it.

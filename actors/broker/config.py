@@ -13,7 +13,16 @@ from actors.files import write_atomically
 from schemas.base import Model
 from schemas.types import Checksum, ServiceName
 
-__all__ = ["BrokerConfig", "BrokerUser", "Limits", "Role", "broker_command", "hash_password", "write_config"]
+__all__ = [
+    "BrokerConfig",
+    "BrokerUser",
+    "Limits",
+    "Listener",
+    "Role",
+    "broker_command",
+    "hash_password",
+    "write_config",
+]
 
 UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
@@ -53,12 +62,27 @@ class BrokerUser(Model):
         return self
 
 
+class Listener(Model):
+    """One more way in, through the same gate: MQTT or MQTT over WebSocket, in clear or over TLS."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=0, le=65535)
+    websocket: bool = False
+    tls: bool = False
+
+
 class BrokerConfig(Model):
     """The child's configuration file, as JSON."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=1883, ge=0, le=65535)
-    """0 takes a free one, told in the child's `listening` line."""
+    """MQTT in clear; 0 takes a free one, told in the child's `listening` line."""
+    listeners: tuple[Listener, ...] = ()
+    """Others beside that one, in the order in which the `listening` line tells their ports."""
+    certificate: Path | None = None
+    """PEM file for the TLS listeners, with the chain; read again at SIGHUP."""
+    private_key: Path | None = None
+    """PEM file, without passphrase."""
     users: tuple[BrokerUser, ...] = ()
     anonymous_read: bool = False
     """Clients without credentials may read `system/#` from loopback addresses."""
@@ -69,6 +93,12 @@ class BrokerConfig(Model):
         names = [user.name for user in self.users]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"users named twice: {', '.join(sorted(twice))}")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_has_its_files(self) -> Self:
+        if any(each.tls for each in self.listeners) and (self.certificate is None or self.private_key is None):
+            raise ValueError("a listener with TLS needs `certificate` and `private_key`")
         return self
 
 

@@ -43,6 +43,7 @@ class Engine(Broker):
         self.limits = limits
         self._log = log
         self._budget = Budget(limits.max_message_bytes)
+        self._budgets: dict[str, Budget] = {}
         self._routes: dict[str, list[tuple[ClientSession, int]]] = {}
         self._foreign_retained = 0
         self._foreign_retained_bytes = 0
@@ -52,9 +53,22 @@ class Engine(Broker):
     def has_session(self, session_id: str) -> bool:
         return session_id in self._sessions
 
-    @property
-    def session_count(self) -> int:
-        return len(self._sessions)
+    def session_count(self, who: Principal | None = None) -> int:
+        """Of all users, or of one."""
+        if who is None:
+            return len(self._sessions)
+        return sum(session_id.startswith(f"{who.name}/") for session_id in self._sessions)
+
+    def _budget_of(self, who: Principal) -> Budget:
+        """Of what waits for one user's clients, which must not keep others from theirs, and never the supervisor."""
+        if who.name not in self._budgets:
+            is_supervisor = who.role is Role.SUPERVISOR
+            self._budgets[who.name] = (
+                Budget(self.limits.max_message_bytes)
+                if is_supervisor
+                else Budget(self.limits.max_user_message_bytes, self._budget)
+            )
+        return self._budgets[who.name]
 
     async def _initialize_client_session(
         self, reader: Any, _writer: Any, _address: str, _port: int
@@ -72,7 +86,7 @@ class Engine(Broker):
             session.principal = link.principal
             session.parent = 1
         else:
-            session = ClientSession(link, self.limits, self._budget)
+            session = ClientSession(link, self.limits, self._budget_of(link.principal))
         self._routes.clear()
         return ClientHandler(self, session, link), session
 
@@ -109,23 +123,23 @@ class Engine(Broker):
 
     # Messages
 
-    async def accept(self, session: ClientSession, message: Publish) -> None:
+    def accept(self, session: ClientSession, message: Publish) -> None:
         """Take a client's message. A forbidden one is dropped: MQTT 3.1.1 has no answer that says so."""
         if rules.may_publish(session.principal, message.topic):
-            await self.publish(session.principal, message)
+            self.publish(session.principal, message)
             return
         session.refused += 1
         if session.refused == 1:
             self._log.warning("publish_refused", user=session.principal.name, topic=message.topic[:200])
 
-    async def publish(self, who: Principal, message: Publish) -> None:
+    def publish(self, who: Principal, message: Publish) -> None:
         """Retain it where asked to, and deliver it.
 
         amqtt delivers from a queue, a task for each receiver, at the subscription's QoS whatever the message's;
         a subscription that changes meanwhile ends the delivery with an error.
         """
         if message.retain:
-            await self._retain(who, message)
+            self._retain(who, message)
         for session, granted in self._receivers(message.topic):
             qos = min(message.qos, granted)
             if session.connected:
@@ -153,13 +167,17 @@ class Engine(Broker):
         self._routes[topic] = found
         return found
 
-    async def _retain(self, who: Principal, message: Publish) -> None:
+    def _retain(self, who: Principal, message: Publish) -> None:
         old = self._retained_messages.get(message.topic)
         if isinstance(old, _Foreign):
             self._foreign_retained -= 1
             self._foreign_retained_bytes -= len(old.data)
-        if who.role is Role.SUPERVISOR or not message.payload:
-            await self.retain_message(None, message.topic, message.payload, message.qos)
+        if not message.payload:
+            self._retained_messages.pop(message.topic, None)
+            return
+        if who.role is Role.SUPERVISOR:
+            kept = RetainedApplicationMessage(None, message.topic, message.payload, message.qos)
+            self._retained_messages[message.topic] = kept
             return
         if (
             self._foreign_retained >= self.limits.max_retained_messages
@@ -190,10 +208,8 @@ class Engine(Broker):
 
     # Subscriptions
 
-    async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
+    def subscribe(self, session: ClientSession, topic_filter: str, qos: int) -> int:
         """The granted QoS, or 0x80. amqtt asks no rule, and keeps the first QoS when one subscribes again."""
-        assert isinstance(session, ClientSession)
-        topic_filter, qos = subscription
         if not rules.is_filter(topic_filter) or not rules.may_subscribe(session.principal, topic_filter):
             self._log.warning("subscribe_refused", user=session.principal.name, filter=topic_filter[:200])
             return SUBACK_FAILURE

@@ -1,4 +1,4 @@
-"""The connection gate: our own listener in front of amqtt.
+"""The connection gate: our own listeners in front of amqtt, one gate whatever the door: TCP, TLS, WebSocket.
 
 Who has not logged in costs a bounded number of connections, bytes and seconds, and reaches nothing: not amqtt, and
 no client that is connected already.
@@ -8,19 +8,22 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+import os
 import secrets
+import ssl
 from dataclasses import replace
+from functools import partial
 
 from actors.broker import packets, rules
 from actors.broker.engine import LISTENER, Engine
 from actors.broker.link import Link, Outbox
 from actors.broker.log import Log
 from actors.broker.packets import Connect, ProtocolError, Refusal, UnsupportedVersion
-from actors.broker.rules import Role
-from actors.broker.settings import STRANGER, Account, Settings
+from actors.broker.rules import Principal, Role
+from actors.broker.settings import STRANGER, Account, Door, Settings
+from actors.broker.websocket import WebSocket
 
 _BACKLOG = 1024
-_STREAM_LIMIT = 64 * 1024
 _STOP_SECONDS = 0.8
 _MAX_CLIENT_ID = 256
 _NOBODY = bytes(32)
@@ -30,6 +33,10 @@ class _Refused(Exception):
     def __init__(self, refusal: Refusal, reason: str) -> None:
         super().__init__(reason)
         self.refusal = refusal
+
+
+class CannotListen(Exception):
+    """A door cannot be opened; the message says which and why."""
 
 
 class Gate:
@@ -44,25 +51,54 @@ class Gate:
         self._engine = engine
         self._log = log
         self._outbox = Outbox()
-        self._server: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending: dict[Link, None] = {}
         self._live: dict[str, Link] = {}
         self._stopping = False
 
-    async def start(self) -> tuple[str, int]:
-        """Listen; the address and port in use. Raises OSError."""
-        self._server = await asyncio.start_server(
-            self._accept, self._settings.host, self._settings.port, limit=_STREAM_LIMIT, backlog=_BACKLOG
+    async def start(self) -> list[tuple[str, int]]:
+        """Open every door; address and port of each. Raises CannotListen."""
+        settings = self._settings
+        if any(door.tls for door in settings.doors):
+            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._load_certificate(self._tls)
+        for door in settings.doors:
+            try:
+                server = await asyncio.get_running_loop().create_server(
+                    partial(self._link, door), door.host, door.port, backlog=_BACKLOG
+                )
+            except OSError as error:
+                # asyncio's own text repeats the address, in its notation.
+                why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+                raise CannotListen(f"cannot listen on {door.host}:{door.port}: {why}") from None
+            self._servers.append(server)
+        return [server.sockets[0].getsockname()[:2] for server in self._servers]
+
+    def _link(self, door: Door) -> Link:
+        limits = self._settings.limits
+        return Link(
+            limits,
+            self._outbox,
+            self._accept,
+            tls=self._tls if door.tls else None,
+            websocket=WebSocket(limits.max_connect_bytes) if door.websocket else None,
         )
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return host, port
+
+    def _load_certificate(self, tls: ssl.SSLContext) -> None:
+        certificate, key = self._settings.certificate, self._settings.private_key
+        try:
+            tls.load_cert_chain(certificate, key)
+        except (OSError, ValueError) as error:
+            why = error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
+            raise CannotListen(f"cannot use the certificate {certificate} with the key {key}: {why or error}") from None
 
     async def stop(self) -> None:
         """Close the listener and all connections, in bounded time, whatever the clients do."""
         self._stopping = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for link in self._pending:
             link.abort("the broker stops")
         for link in list(self._live.values()):
@@ -82,17 +118,22 @@ class Gate:
             await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
 
     def reload(self, settings: Settings) -> None:
-        """Take other users; clients whose user changed or went are cut off. The rest counts at the next start."""
+        """Take other users, and read the certificate again; clients whose user changed or went are cut off.
+
+        The rest counts at the next start. Raises CannotListen where the certificate cannot be used; then the
+        earlier one stays.
+        """
         self._settings = replace(self._settings, accounts=settings.accounts, anonymous_read=settings.anonymous_read)
         for link in list(self._live.values()):
             if not self._settings.holds(link.account):
                 link.abort("its user was changed or removed")
+        if self._tls is not None:
+            self._load_certificate(self._tls)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, link: Link) -> None:
         if self._stopping:
-            writer.transport.abort()
+            link.abort("the broker stops")
             return
-        link = Link(reader, writer, self._settings.limits, self._outbox)
         if len(self._pending) >= self._settings.limits.max_pending:
             # An honest client logs in within milliseconds: the oldest is the least likely to be one.
             oldest = next(iter(self._pending))
@@ -120,6 +161,7 @@ class Gate:
         """Read CONNECT; None where the connection was refused."""
         try:
             async with asyncio.timeout(self._settings.limits.connect_seconds):
+                await link.secure()
                 return packets.parse_connect(await link.first_packet())
         except UnsupportedVersion as error:
             is_5 = error.level == packets.MQTT_5
@@ -130,6 +172,8 @@ class Gate:
             self._refused(link, str(error))
         except TimeoutError:
             self._refused(link, "no CONNECT in time")
+        except OSError as error:
+            self._refused(link, f"no TLS: {getattr(error, 'reason', None) or error}")
         return None
 
     async def _run(self, link: Link, connect: Connect) -> None:
@@ -152,7 +196,7 @@ class Gate:
         """The connection has left the engine: its last will, its session, its place."""
         try:
             if link.connect.will is not None and not link.said_goodbye and not self._stopping:
-                await self._engine.publish(link.principal, link.connect.will)
+                self._engine.publish(link.principal, link.connect.will)
             await self._engine.end_session(link, forget=not self._settings.holds(link.account))
         finally:
             del self._live[link.session_id]
@@ -174,19 +218,30 @@ class Gate:
         # meets one that gave none.
         session_id = f"{who.name}/id/{client_id}" if client_id else f"{who.name}/auto/{secrets.token_hex(8)}"
         if who.role is not Role.SUPERVISOR:
-            limits = self._settings.limits
-            is_new = not self._engine.has_session(session_id)
-            if is_new and self._engine.session_count >= limits.max_sessions:
-                raise _Refused(Refusal.UNAVAILABLE, "too many sessions")
-            if len(self._live) >= limits.max_connections and session_id not in self._live:
-                raise _Refused(Refusal.UNAVAILABLE, "too many connections")
+            self._check_places(who, session_id)
         # Nobody keeps messages for strangers.
         link.admit(account, connect, session_id, clean=connect.clean_session or account is STRANGER)
+
+    def _check_places(self, who: Principal, session_id: str) -> None:
+        limits = self._settings.limits
+        if session_id not in self._live:
+            if len(self._live) >= limits.max_connections:
+                raise _Refused(Refusal.UNAVAILABLE, "too many connections")
+            if sum(link.principal == who for link in self._live.values()) >= limits.max_user_connections:
+                raise _Refused(Refusal.UNAVAILABLE, "too many connections of this user")
+        if not self._engine.has_session(session_id):
+            if self._engine.session_count() >= limits.max_sessions:
+                raise _Refused(Refusal.UNAVAILABLE, "too many sessions")
+            if self._engine.session_count(who) >= limits.max_user_sessions:
+                raise _Refused(Refusal.UNAVAILABLE, "too many sessions of this user")
 
     def _authenticate(self, link: Link, connect: Connect) -> Account:
         if connect.username is None:
             if not self._settings.anonymous_read:
                 raise _Refused(Refusal.NOT_AUTHORIZED, "no credentials")
+            if link.is_websocket:
+                # A page that somebody looks at could open one from his browser.
+                raise _Refused(Refusal.NOT_AUTHORIZED, "no credentials, and by WebSocket")
             peer = link.get_peer_info()
             if peer is None or not ipaddress.ip_address(peer[0]).is_loopback:
                 raise _Refused(Refusal.NOT_AUTHORIZED, "no credentials, and not from this machine")

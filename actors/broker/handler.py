@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from amqtt.broker import RetainedApplicationMessage
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.plugins.manager import PluginManager
-from amqtt.session import OutgoingApplicationMessage, Session
+from amqtt.session import OutgoingApplicationMessage
 
 from actors.broker import packets
-from actors.broker.link import Link
+from actors.broker.link import Link, Work
 from actors.broker.packets import Kind, ProtocolError, Publish
 from actors.broker.rules import Principal
 from actors.broker.session import ClientSession
@@ -18,7 +18,7 @@ from actors.broker.settings import Limits
 
 SUBACK_FAILURE = 0x80
 _SLICE = 64
-"""Packets, or filters, after which others get their turn."""
+"""Filters after which others get their turn."""
 _PINGRESP = b"\xd0\x00"
 
 
@@ -31,8 +31,8 @@ class Router(Protocol):
     @property
     def retained_messages(self) -> dict[str, RetainedApplicationMessage]: ...
     def retained_topics(self, topic_filter: str, who: Principal) -> list[str]: ...
-    async def accept(self, session: ClientSession, message: Publish) -> None: ...
-    async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int: ...
+    def accept(self, session: ClientSession, message: Publish) -> None: ...
+    def subscribe(self, session: ClientSession, topic_filter: str, qos: int) -> int: ...
     def unsubscribe(self, session: ClientSession, topic_filter: str) -> None: ...
 
 
@@ -57,15 +57,8 @@ class ClientHandler(BrokerProtocolHandler):
     async def _reader_loop(self) -> None:
         assert self._reader_ready is not None
         self._reader_ready.set()
-        handled = 0
         try:
-            while not self._link.said_goodbye and (packet := await self._link.packet()) is not None:
-                await self._handle(*packet)
-                handled += 1
-                if handled % _SLICE == 0:
-                    await asyncio.sleep(0)
-        except ProtocolError as error:
-            self._link.abort(str(error))
+            await self._link.serve(self._handle)
         finally:
             await self.handle_connection_closed()
             self._reader_stopped.set()
@@ -79,10 +72,10 @@ class ClientHandler(BrokerProtocolHandler):
             self._retained_task.cancel()
         await super().stop()
 
-    async def _handle(self, first: int, body: bytes) -> None:
+    def _handle(self, first: int, body: bytes) -> Work | None:
         kind, flags = first >> 4, first & 0x0F
         if kind == Kind.PUBLISH:
-            await self._handle_publish(packets.parse_publish(flags, body))
+            self._handle_publish(packets.parse_publish(flags, body))
         elif flags != (2 if kind in (Kind.PUBREL, Kind.SUBSCRIBE, Kind.UNSUBSCRIBE) else 0):
             raise ProtocolError("invalid flags of the fixed header")
         elif kind == Kind.PUBACK:
@@ -94,22 +87,23 @@ class ClientHandler(BrokerProtocolHandler):
             self._client.inflight_in.pop(packet_id, None)
             self._link.write(packets.pubcomp(packet_id))
         elif kind == Kind.SUBSCRIBE:
-            await self._handle_subscribe(*packets.parse_subscribe(body))
+            return self._handle_subscribe(*packets.parse_subscribe(body))
         elif kind == Kind.UNSUBSCRIBE:
             packet_id, filters = packets.parse_unsubscribe(body)
             for topic_filter in filters:
                 self._engine.unsubscribe(self._client, topic_filter)
-            await self.mqtt_acknowledge_unsubscription(packet_id)
+            self._link.write(packets.unsuback(packet_id))
         elif kind == Kind.PINGREQ:
             self._link.write(_PINGRESP)
         elif kind == Kind.DISCONNECT:
-            self._link.said_goodbye = True
+            self._link.goodbye()
         else:
             raise ProtocolError(f"a client does not send packets of type {kind} here")
+        return None
 
-    async def _handle_publish(self, message: Publish) -> None:
+    def _handle_publish(self, message: Publish) -> None:
         if message.qos < 2:
-            await self._engine.accept(self._client, message)
+            self._engine.accept(self._client, message)
             if message.qos:
                 self._link.write(packets.puback(message.packet_id))
             return
@@ -118,12 +112,12 @@ class ClientHandler(BrokerProtocolHandler):
             if len(unreleased) >= self._engine.limits.max_queued_messages:
                 raise ProtocolError("too many unreleased messages of QoS 2")
             unreleased[message.packet_id] = None
-            await self._engine.accept(self._client, message)
+            self._engine.accept(self._client, message)
         self._link.write(packets.pubrec(message.packet_id))
 
     async def _handle_subscribe(self, packet_id: int, wanted: list[tuple[str, int]]) -> None:
-        codes = [await self._engine.add_subscription(each, self._client) for each in wanted]
-        await self.mqtt_acknowledge_subscription(packet_id, codes)
+        codes = [self._engine.subscribe(self._client, *each) for each in wanted]
+        self._link.write(packets.suback(packet_id, codes))
         for number, ((topic_filter, _), granted) in enumerate(zip(wanted, codes, strict=True), start=1):
             if granted != SUBACK_FAILURE:
                 for topic in self._engine.retained_topics(topic_filter, self._client.principal):

@@ -79,7 +79,7 @@ class Framer:
         self._buffer = bytearray()
         self._start = 0
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         self._buffer += data
 
     def next(self) -> tuple[int, bytes] | None:
@@ -199,16 +199,24 @@ def parse_connect(body: bytes) -> Connect:
 
 
 def parse_publish(flags: int, body: bytes) -> Publish:
-    """Section 3.3."""
-    cursor = _Cursor(body)
+    """Section 3.3. The packet that matters for speed: cut by hand, and not with a cursor."""
     qos = flags >> 1 & 3
     if qos == 3 or (flags & 0x08 and not qos):
         raise ProtocolError("invalid flags of PUBLISH")
-    topic = cursor.text()
+    end = 2 + int.from_bytes(body[:2], "big")
+    start = end + 2 if qos else end
+    if len(body) < start:
+        raise ProtocolError("packet ends within a field")
+    try:
+        topic = body[2:end].decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("text is not UTF-8") from None
     if not is_topic(topic):
         raise ProtocolError("invalid topic name")
-    packet_id = cursor.packet_id() if qos else 0
-    return Publish(topic, cursor.rest(), qos, bool(flags & 1), packet_id)
+    packet_id = int.from_bytes(body[end:start], "big")
+    if qos and not packet_id:
+        raise ProtocolError("packet id 0")
+    return Publish(topic, body[start:], qos, bool(flags & 1), packet_id)
 
 
 def parse_subscribe(body: bytes) -> tuple[int, list[tuple[str, int]]]:
@@ -270,6 +278,14 @@ def publish(
     identifier = packet_id.to_bytes(2, "big") if qos else b""
     length = 2 + len(topic) + len(identifier) + len(payload)
     return b"".join((bytes((head,)), _varint(length), len(topic).to_bytes(2, "big"), topic, identifier, payload))
+
+
+def suback(packet_id: int, codes: list[int]) -> bytes:
+    return b"".join((b"\x90", _varint(2 + len(codes)), packet_id.to_bytes(2, "big"), bytes(codes)))
+
+
+def unsuback(packet_id: int) -> bytes:
+    return b"\xb0\x02" + packet_id.to_bytes(2, "big")
 
 
 def puback(packet_id: int) -> bytes:

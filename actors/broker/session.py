@@ -10,10 +10,19 @@ _OVERHEAD = 400
 
 
 class Budget:
-    """Bytes that the messages of all sessions may take together. Each session gives back what it took."""
+    """Bytes that the messages of some sessions may take together. Each session gives back what it took."""
 
-    def __init__(self, limit: int) -> None:
-        self.left = limit
+    def __init__(self, limit: int, of_all: "Budget | None" = None) -> None:
+        self._left = limit
+        self._of_all = of_all
+
+    def has(self, size: int) -> bool:
+        return size <= self._left and (self._of_all is None or self._of_all.has(size))
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._of_all is not None:
+            self._of_all.take(size)
 
 
 class ClientSession(Session):
@@ -49,9 +58,11 @@ class ClientSession(Session):
 
     @property
     def _window_is_open(self) -> bool:
-        return (
+        # Whatever others cost: who acknowledges gets the next message.
+        return not self.inflight_out or (
             len(self.inflight_out) < self._limits.max_inflight
             and self._inflight_bytes < self._limits.max_inflight_bytes
+            and self._budget.has(0)
         )
 
     def send(self, message: OutgoingApplicationMessage) -> None:
@@ -72,7 +83,7 @@ class ClientSession(Session):
         if (
             self.retained_messages.qsize() >= self._limits.max_queued_messages
             or self._taken - self._inflight_bytes + size > self._limits.max_queued_bytes
-            or size > self._budget.left
+            or not self._budget.has(size)
         ):
             self.lost += 1
             return
@@ -97,7 +108,7 @@ class ClientSession(Session):
 
     def _take(self, size: int) -> None:
         self._taken += size
-        self._budget.left -= size
+        self._budget.take(size)
 
 
 def _size(message: OutgoingApplicationMessage) -> int:

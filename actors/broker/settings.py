@@ -31,8 +31,10 @@ class Limits:
     max_connect_bytes: int = 16 * 1024
     max_pending: int = 512
     """Connections that have not logged in yet; one more ends the oldest of them."""
-    max_connections: int = 512
+    max_connections: int = 1024
     """Connections that have logged in; the supervisor is let in beyond it."""
+    max_user_connections: int = 128
+    """Of one user: a worker that someone else has taken over must not take all places. Not for the supervisor."""
     max_packet_bytes: int = _MIB
     max_unsent_bytes: int = 4 * _MIB
     """What waits for a subscriber that reads too slowly; beyond it the subscriber is dropped."""
@@ -44,11 +46,14 @@ class Limits:
     """Messages of QoS 1 that wait for one client which is away or does not acknowledge."""
     max_queued_bytes: int = 4 * _MIB
     max_message_bytes: int = 64 * _MIB
-    """What waits or is not acknowledged, of all clients together."""
+    """What waits or is not acknowledged, of all clients together but the supervisor's."""
+    max_user_message_bytes: int = 16 * _MIB
+    """The same of one user's clients. A client that has acknowledged everything gets one message more."""
     max_subscriptions: int = 500
     """Per client."""
-    max_sessions: int = 1024
+    max_sessions: int = 2048
     """Clients that are known, connected or away."""
+    max_user_sessions: int = 256
     session_seconds: int = 24 * 3600
     """How long a persistent session outlives its connection."""
     max_retained_messages: int = 10_000
@@ -68,9 +73,21 @@ STRANGER = Account(ANONYMOUS, b"")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Door:
+    """A listener. All of them lead through the same gate."""
+
     host: str
     port: int
+    websocket: bool = False
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    doors: tuple[Door, ...]
+    """The first one is plain TCP."""
+    certificate: str
+    private_key: str
     accounts: dict[str, Account]
     anonymous_read: bool
     limits: Limits
@@ -98,10 +115,24 @@ def load(path: Path) -> Settings:
 
 
 def _settings(
-    accounts: list[Account], *, host: str, port: int, anonymous_read: bool, limits: dict[str, Any]
+    accounts: list[Account],
+    *,
+    host: str,
+    port: int,
+    anonymous_read: bool,
+    limits: dict[str, Any],
+    listeners: list[dict[str, Any]],
+    certificate: str | None,
+    private_key: str | None,
 ) -> Settings:
-    by_name = {account.principal.name: account for account in accounts}
-    return Settings(host, port, by_name, anonymous_read, Limits(**limits))
+    return Settings(
+        doors=(Door(host, port), *(Door(**each) for each in listeners)),
+        certificate=certificate or "",
+        private_key=private_key or "",
+        accounts={account.principal.name: account for account in accounts},
+        anonymous_read=anonymous_read,
+        limits=Limits(**limits),
+    )
 
 
 def _account(*, name: str, password_hash: str, role: str, service: str | None, health_topic: str | None) -> Account:

@@ -21,7 +21,7 @@ from actors.broker.config import (
     write_config,
 )
 from actors.broker.rules import Principal
-from actors.broker.settings import load
+from actors.broker.settings import Door, load
 from schemas.types import ServiceName
 from tests.actors.broker.clients import RawClient, client, connect_packet, receive
 from tests.brokers import HOST, STT, SUPERVISOR
@@ -62,7 +62,7 @@ class TestConfig:
 
         assert path.stat().st_mode & 0o777 == 0o600
         settings = load(path)
-        assert (settings.host, settings.port, settings.anonymous_read) == ("127.0.0.1", 1234, True)
+        assert (settings.doors, settings.anonymous_read) == ((Door("127.0.0.1", 1234),), True)
         assert settings.limits == Limits(max_pending=7)
         assert {name: account.principal for name, account in settings.accounts.items()} == {
             "supervisor": Principal("supervisor", Role.SUPERVISOR),
