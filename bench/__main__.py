@@ -4,6 +4,7 @@ import argparse
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(arguments: list[str] | None = None) -> int:
     # Imported here, since the clients' processes import this module and none of that.
+    import pytest  # noqa: PLC0415
+
     from bench import broker, outage, process, rest, runtime, store  # noqa: PLC0415
     from bench._harness import Row, Run, progress, record, table  # noqa: PLC0415
     from bench._sides import Skipped  # noqa: PLC0415
@@ -48,11 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 rows += sections[name](Run(Path(folder), given.quick))
             except Skipped as why:
-                rows.append(Row(name, name, None, note=str(why)))
+                rows.append(Row(name, name, None, note=f"skipped: {why}"))
+            except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - the other sections' figures are not lost for it
+                traceback.print_exc()
+                rows.append(Row(name, name, None, note=f"failed: {error}".splitlines()[0], failed=True))
     seconds = time.monotonic() - began
     print(table(rows))
     path = record(RESULTS, rows, seconds=seconds, quick=given.quick)
-    missed = [row for row in rows if row.met is False]
+    missed = [row for row in rows if row.met is False or row.failed]
     print(f"\n{seconds:.0f} s, {len(missed)} missed; {path}")
     return 1 if missed else 0
 

@@ -5,7 +5,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +65,8 @@ class Row:
     client: str = ""
     bar: Bar | None = None
     note: str = ""
-    """Also why there is no figure, where `ours` is None."""
+    """Why there is no figure, where `ours` is None."""
+    failed: bool = False
 
     @property
     def ratios(self) -> list[float]:
@@ -148,7 +149,7 @@ LEFT: Final = {0, 4}
 
 def cells(row: Row) -> tuple[str, ...]:
     if row.ours is None:
-        return (row.name, f"skipped: {row.note}", *[""] * (len(HEAD) - 2))
+        return (row.name, row.note, *[""] * (len(HEAD) - 2))
     ratio = ratios = ""
     if row.against is not None:
         ratio, ratios = shown(row.judged), spread(row.ratios)
@@ -174,21 +175,22 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def table(rows: Iterable[Row]) -> str:
-    lines = [HEAD, *(cells(row) for row in rows)]
-    # A reason for skipping may be long and has the rest of the line for itself.
-    widths = [
-        max(len(line[column]) for line in lines if not line[1].startswith("skipped")) for column in range(len(HEAD))
-    ]
-    widths[0] = max(len(line[0]) for line in lines)
+def table(rows: Sequence[Row]) -> str:
+    full = [HEAD, *(cells(row) for row in rows if row.ours is not None)]
+    widths = [max(len(line[column]) for line in full) for column in range(len(HEAD))]
+    widths[0] = max([widths[0], *(len(row.name) for row in rows)])
     text = []
-    for line in lines:
+    for line in (HEAD, *map(cells, rows)):
+        if line[1] and not any(line[2:]):
+            # A value alone, or the reason why there is none: it has the rest of the line for itself.
+            text.append(f"{line[0].ljust(widths[0])}  {line[1].rjust(widths[1])}")
+            continue
         padded = [
             cell.ljust(width) if column in LEFT else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        text.append(f"{line[0].ljust(widths[0])}  {line[1]}" if line[1].startswith("skipped") else "  ".join(padded))
-    return "\n".join(each.rstrip() for each in text)
+        text.append("  ".join(padded).rstrip())
+    return "\n".join(text)
 
 
 def plot(title: str, unit: str, points: Mapping[int, float], width: int = 50) -> str:
