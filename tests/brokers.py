@@ -85,8 +85,10 @@ class EmbeddedBroker:
         limits: Limits | None = None,
         host: str = HOST,
         port: int = 0,
+        **config: Any,
     ) -> None:
         self._host = host
+        self._other_config = config
         self._folder = folder
         self._logins = tuple(logins)
         self._anonymous_read = anonymous_read
@@ -192,6 +194,7 @@ class EmbeddedBroker:
                 users=users,
                 anonymous_read=self._anonymous_read,
                 limits=self._limits,
+                **self._other_config,
             ),
         )
 

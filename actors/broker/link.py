@@ -108,10 +108,9 @@ class Link(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
     def buffer_updated(self, nbytes: int) -> None:
         data = self._outbox.buffer[:nbytes]
         if self._websocket is None:
-            self._framer.feed(data)
+            self._feed(data)
         else:
             self._unwrap(self._websocket, bytes(data))
-        self._heard = self._loop.time()
         if self._handle is None:
             self._news.set()
         else:
@@ -137,9 +136,14 @@ class Link(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
 
     # Coming in
 
+    def _feed(self, data: bytes | memoryview) -> None:
+        self._framer.feed(data)
+        self._heard = self._loop.time()
+
     def _unwrap(self, websocket: WebSocket, data: bytes) -> None:
         try:
-            self._framer.feed(websocket.decode(data))
+            if mqtt := websocket.decode(data):
+                self._feed(mqtt)
         except ProtocolError as error:
             self._put(websocket.answers())
             self.abort(str(error))

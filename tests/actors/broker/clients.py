@@ -4,14 +4,21 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import struct
 import subprocess
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 import aiomqtt
 import anyio
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from actors.broker import packets
 from actors.broker.packets import Framer, Publish
@@ -20,6 +27,7 @@ from tests.support import needs
 
 DEADLINE = 4.0 if os.environ.get("TEST_BROKERS") == "stock" else 10.0
 """Seconds that anything here may take. Stock amqtt mostly fails by silence."""
+_FRAME = 40_000
 
 
 async def tool(name: str, broker: Broker, login: Login | None, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -65,6 +73,63 @@ def _bytes(payload: object) -> bytes:
     return payload
 
 
+@dataclass(frozen=True)
+class Door:
+    """Another way into a broker than its plain port."""
+
+    port: int
+    tls: ssl.SSLContext | None = None
+    websocket: bool = False
+
+
+class WebSocketStream:
+    """Reader and writer in one: what MQTT writes goes out in binary messages, cut at odd places."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.protocol = ClientProtocol(parse_uri(f"ws://{HOST}:{port}/mqtt"), subprotocols=[Subprotocol("mqtt")])
+        self.transport = writer.transport
+        self.wait_closed = writer.wait_closed
+        self.get_extra_info = writer.get_extra_info
+
+    async def open(self) -> None:
+        self.protocol.send_request(self.protocol.connect())
+        self.flush()
+        while self.protocol.state is State.CONNECTING:
+            await self._receive()
+        assert self.protocol.handshake_exc is None
+
+    def write(self, data: bytes) -> None:
+        for start in range(0, len(data), _FRAME):
+            self.protocol.send_binary(data[start : start + _FRAME])
+        self.flush()
+
+    async def read(self, _count: int) -> bytes:
+        while True:
+            events = self.protocol.events_received()
+            messages = [each for each in events if isinstance(each, Frame) and each.opcode is Opcode.BINARY]
+            if messages:
+                return b"".join(bytes(each.data) for each in messages)
+            if not await self._receive():
+                return b""
+
+    def flush(self) -> None:
+        for data in self.protocol.data_to_send():
+            if data:
+                self._writer.write(data)
+
+    async def _receive(self) -> bool:
+        data = await self._reader.read(65536)
+        if data and not self.protocol.eof_sent:
+            self.protocol.receive_data(data)
+            self.flush()
+        return bool(data)
+
+    def write_eof(self) -> None:
+        self._writer.write_eof()
+
+
 def text(value: str | bytes) -> bytes:
     """A length-prefixed string."""
     encoded = value.encode() if isinstance(value, str) else value
@@ -104,7 +169,7 @@ def connect_packet(
 class RawClient:
     """A client at the level of packets. It answers nothing by itself."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: Any, writer: Any) -> None:
         self._reader = reader
         self._writer = writer
         self._framer = Framer(1 << 28)
@@ -113,7 +178,9 @@ class RawClient:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def dial(cls, broker: Broker, *, host: str = HOST, receive_buffer: int | None = None) -> AsyncIterator[Self]:
+    async def dial(
+        cls, broker: Broker | Door, *, host: str = HOST, receive_buffer: int | None = None
+    ) -> AsyncIterator[Self]:
         """Only connect the socket; it is closed, without a DISCONNECT, at the end."""
         sock = socket.socket()
         try:
@@ -125,9 +192,16 @@ class RawClient:
         except BaseException:
             sock.close()
             raise
-        reader, writer = await asyncio.open_connection(sock=sock)
+        tls = broker.tls if isinstance(broker, Door) else None
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=HOST if tls else None)
         try:
-            yield cls(reader, writer)
+            if isinstance(broker, Door) and broker.websocket:
+                stream = WebSocketStream(reader, writer, broker.port)
+                async with asyncio.timeout(DEADLINE):
+                    await stream.open()
+                yield cls(stream, stream)
+            else:
+                yield cls(reader, writer)
         finally:
             writer.transport.abort()
             with contextlib.suppress(OSError):
@@ -135,7 +209,7 @@ class RawClient:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def login(cls, broker: Broker, login: Login | None, **options: Any) -> AsyncIterator[Self]:
+    async def login(cls, broker: Broker | Door, login: Login | None, **options: Any) -> AsyncIterator[Self]:
         """Connected and accepted."""
         async with cls.dial(broker) as raw:
             raw.send(connect_packet(login, **options))
