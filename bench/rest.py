@@ -221,6 +221,7 @@ def read(run: Run) -> Iterator[Row]:
             "ours": ("us", times(ours.port, short)),
             "ours, full": ("us", times(ours.port, full)),
             "etcd": ("us", times(etcd.port, etcd.gets())),
+            "bare": ("us", times(bare.port, bare.gets())),
         }
         for _, measure in sides.values():
             measure()
@@ -233,3 +234,4 @@ def read(run: Run) -> Iterator[Row]:
     yield Row("get", "GET, 8 readers: server's CPU each", cpu["ours"], cpu["bare"], peer, RAW)
     yield Row("get", "GET p50", found["ours"], found["etcd"], "etcd GET", RAW, Bar(0.4, 0.3))
     yield Row("get", "GET p50, with fields (12 kB)", found["ours, full"], found["etcd"], "etcd GET", RAW)
+    yield Row("get", "GET p50, with fields (12 kB)", found["ours, full"], found["bare"], peer, RAW)
