@@ -221,6 +221,11 @@ def _cannot_make(what: str, path: Path, variable: str, reason: str) -> str:
 
 
 def _not_writable(what: str, path: Path, variable: str) -> str:
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return (
+            f"{what} {path} is on a file system that is mounted read-only; check the card or disk and remount it, "
+            f"or choose another folder with {variable}"
+        )
     return f"{what} {path} cannot be written; run: chmod u+rwx {path}, or choose another with {variable}"
 
 

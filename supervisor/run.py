@@ -3,10 +3,12 @@
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 
 from actors.process import end_leftovers
+from supervisor import __version__
 from supervisor.boot import Boot, StartRefused
 from supervisor.logging import configure_logging
 from supervisor.summary import show
@@ -28,6 +30,7 @@ def run_supervisor(boot: Boot) -> int:
     listener = _listen(settings.api_host, settings.api_port)
     with listener:
         configure_logging(settings.log_level, environ=settings.environment).add(boot.secret_values())
+        logger.info("tars-supervisor %s starts, pid %d, data in %s", __version__, os.getpid(), boot.folders.data)
         for warning in boot.warnings:
             logger.warning("%s", warning)
         instances = boot.folders.runtime / "instances"
@@ -49,7 +52,8 @@ async def _run(boot: Boot, listener: socket.socket) -> int:
         # The first asks, the second hurries.
         (hurry if asked.is_set() else asked).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # A terminal that is closed ends it in order, too.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
     system = System(boot, listener, hurry)
     life = asyncio.create_task(_live(system))
@@ -102,11 +106,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _refuse_lost_store(boot: Boot) -> None:
     settings = boot.settings
-    if settings.db_path.exists():
+    # A power cut can leave a file without content.
+    if settings.db_path.exists() and settings.db_path.stat().st_size:
         return
     for trace in (settings.lkg_path, settings.epoch_path):
         if trace.exists():
             raise StartRefused(
-                f"the store {settings.db_path} is missing, though {trace} shows that there was one; "
+                f"the store {settings.db_path} is missing or empty, though {trace} shows that there was one; "
                 f"restore it from a backup, or move {trace} away to begin anew with defaults"
             )

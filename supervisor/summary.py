@@ -26,24 +26,31 @@ class Summary:
     version: str
     address: str
     data: str
+    runtime: str
     keys: str
     broker: str
-    broker_login: tuple[str, str] | None = field(repr=False)
+    look: str | None = field(repr=False)
+    """A command line with which the owner looks around on the broker."""
     token: str | None = field(repr=False)
     states: Sequence[StateMessage]
     seconds: float
 
     def text(self) -> str:
         """Give the lines, the last with a line end."""
-        rows = [("REST", self.address), ("docs", f"{self.address}/docs"), ("data", self.data), ("keys", self.keys)]
-        rows.append(("broker", self.broker))
-        if self.broker_login is not None:
-            user, password = self.broker_login
-            rows.append(("", f"to look around (read-only): -u {user} -P {password}"))
+        rows = [
+            ("REST", self.address),
+            ("docs", f"{self.address}/docs"),
+            ("data", self.data),
+            ("runtime", self.runtime),
+            ("keys", self.keys),
+            ("broker", self.broker),
+        ]
+        if self.look is not None:
+            rows.append(("look", self.look))
         if self.token is not None:
             rows.append(("token", f"{self.token}   (admin; made now, and kept with the keys)"))
         else:
-            rows.append(("token", "as before; the keys' file or CONFIG_API_TOKENS has it"))
+            rows.append(("token", f"as before: CONFIG_API_TOKEN in {self.keys}, or what the environment gives"))
         lines = [f"TARS supervisor {self.version} is up after {self.seconds:.1f} s", ""]
         lines += [f"  {name:<8}{value}" for name, value in rows]
         lines.append("")

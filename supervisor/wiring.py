@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 SUPERVISOR_USER = "tars-supervisor"
 VIEWER = "viewer"
 
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS = 10.0
 """How long the summary waits for workers that are still loading."""
 
 BROKER_BACKOFF = 5.0
@@ -116,6 +116,7 @@ class System:
             self._core = Supervisor.start(self._core_children())
             await self._core.started
             self._health.tell(HealthActor.announce)
+            self._say_how_workers_log_in()
             state = await self._load()
             await self._start_services(state)
         except StoreUnavailable as error:
@@ -126,7 +127,10 @@ class System:
                 "or name a broker of your own with MQTT_URL=mqtt://host"
             ) from error
         except OSError as error:
-            raise StartRefused(f"{error.filename or 'a file'} cannot be used: {error.strerror}") from error
+            raise StartRefused(
+                f"{error.filename or f'a file under {self._boot.folders.data}'} cannot be used ({error.strerror}); "
+                "make room, or see that this user may write there"
+            ) from error
         api = self._api_state()
         self._server = Server(create_app(api), api.limits)
         await self._server.start([self._listener])
@@ -193,14 +197,32 @@ class System:
         schemas = self._boot.schemas
         empty = {name: on_wire(schema, {}) for name, schema in schemas.items()}
         new = [NewService(ServiceName(name), Checksum(wire.checksum)) for name, wire in empty.items()]
-        state = await self._database.within(60.0).ask(DatabaseActor.ensure, new)
+        database = self._database.within(60.0)
+        self._refuse_empty_store(await database.ask(DatabaseActor.load))
+        state = await database.ask(DatabaseActor.ensure, new)
         self._health.tell(HealthActor.database, DatabaseStatus.HEALTHY)
         self._health.tell(HealthActor.facts, state.config_epoch, state.schema_version)
         wires = {name: on_wire(schemas[name], state.services[ServiceName(name)].config) for name in self._services}
         self._contents.replace(state.config_epoch, state.revision, self._cache_entries(state, wires))
         self._cache.tell(CacheActor.changed)
-        await asyncio.get_running_loop().run_in_executor(None, self._write_epoch_file, state)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._write_epoch_file, state)
+        except OSError as error:
+            # It is derived, and the next start tries again: no reason not to serve.
+            logger.error(  # noqa: TRY400  # the sentence says it
+                "%s could not be written: %s", self._boot.settings.epoch_path, error.strerror
+            )
         return state
+
+    def _refuse_empty_store(self, state: StoreState) -> None:
+        """Settings that were lost are not silently begun anew: not even where an empty database is in their place."""
+        settings = self._boot.settings
+        traces = [path for path in (settings.lkg_path, settings.epoch_path) if path.exists()]
+        if traces and not state.services:
+            raise StartRefused(
+                f"the store {settings.db_path} is empty, though {traces[0]} shows that there were settings; "
+                f"restore it from a backup, or move {traces[0]} away to begin anew with defaults"
+            )
 
     def _cache_entries(self, state: StoreState, wires: Mapping[str, OnWire]) -> list[CacheEntry]:
         return [
@@ -217,7 +239,9 @@ class System:
             "created": state.created_at,
             "last_rebuild": None,
         }
-        write_atomically(self._boot.settings.epoch_path, orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        path, text = self._boot.settings.epoch_path, orjson.dumps(document, option=orjson.OPT_INDENT_2)
+        if not path.exists() or path.read_bytes() != text:
+            write_atomically(path, text)
 
     async def _start_services(self, state: StoreState) -> None:
         # What was read just now is for the first start of each; a later one reads for itself.
@@ -260,12 +284,18 @@ class System:
             address=f"http://{f'[{host}]' if ':' in host else host}:{port}",
             data=str(self._boot.folders.data),
             keys=str(settings.env_file),
+            runtime=str(self._boot.folders.runtime),
             broker=f"{address} ({kind})",
-            broker_login=(VIEWER, self._credentials.password(VIEWER)) if self._embedded else None,
+            look=self._look_around() if self._embedded else None,
             token=made.admin_token.get_secret_value() if made.admin_token is not None else None,
             states=tuple(self._board.states.values()),
             seconds=time.monotonic() - self._began,
         )
+
+    def _look_around(self) -> str:
+        """Give the command that shows what is on the embedded broker, with its read-only login."""
+        where = f"-h {self._broker_at.host} -p {self._broker_at.port}"
+        return f"mosquitto_sub {where} -u {VIEWER} -P {self._credentials.password(VIEWER)} -t 'system/#' -v"
 
     # -- end
 
@@ -324,6 +354,15 @@ class System:
 
     def _hash(self, user: str) -> Checksum:
         return hash_password(self._credentials.password(user))
+
+    def _say_how_workers_log_in(self) -> None:
+        if not self._embedded and self._broker_at.user is not None:
+            logger.warning(
+                "the broker at %s wants a login: workers use their service's name and the password in %s; "
+                "the broker has to know these, too",
+                self._broker_at,
+                self._boot.folders.runtime / "broker" / "passwords",
+            )
 
     def _note_broker(self, host: str, port: int) -> None:
         # Workers hold the address, so a port that the kernel chose stays the broker's for good.

@@ -19,8 +19,8 @@ _LOCKED = {
     sqlite3.SQLITE_NOMEM: "cannot be used: out of memory",
 }
 _CORRUPTED = {
-    sqlite3.SQLITE_CORRUPT: "is damaged; restore a backup, or rebuild it from the last known good cache",
-    sqlite3.SQLITE_NOTADB: "is not a SQLite database; restore a backup, or rebuild it from the last known good cache",
+    sqlite3.SQLITE_CORRUPT: "is damaged; restore a backup of it",
+    sqlite3.SQLITE_NOTADB: "is not a SQLite database; restore a backup of it",
 }
 
 

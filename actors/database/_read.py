@@ -58,8 +58,7 @@ def _services(connection: sqlite3.Connection, path: Path) -> Iterator[StoredServ
             moment = datetime.fromisoformat(updated_at)
         except (ValueError, TypeError) as error:
             raise StoreUnavailable(
-                f"The database {path} holds a row of {service!r} that cannot be read ({error}); restore a backup, "
-                "or rebuild it from the last known good cache",
+                f"The database {path} holds a row of {service!r} that cannot be read ({error}); restore a backup of it",
                 "corrupted",
             ) from error
         yield StoredService(

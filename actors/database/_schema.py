@@ -72,8 +72,7 @@ def configure(connection: sqlite3.Connection, path: Path, *, autocheckpoint: int
     (verdict,) = connection.execute(sql.QUICK_CHECK).fetchone()
     if verdict != "ok":
         raise StoreUnavailable(
-            f"The database {path} is damaged ({verdict}); restore a backup, or rebuild it from the last known good "
-            "cache",
+            f"The database {path} is damaged ({verdict}); restore a backup of it",
             "corrupted",
         )
 

@@ -1,7 +1,10 @@
 """A start that cannot be is refused with one clear sentence each, and leaves nothing behind."""
 
+import contextlib
+import json
 import os
 import socket
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +102,23 @@ def test_a_store_that_was_lost_is_not_silently_begun_anew(program: Make) -> None
     said = refused(supervised)
     assert "config.db" in said
     assert "backup" in said
+
+
+def test_a_store_that_was_emptied_is_not_silently_begun_anew(program: Make) -> None:
+    supervised = program(ONE).start()
+    supervised.put("service-000", router_wake_ack_text="kept")
+    assert supervised.stop() == 0
+    cache = supervised.folder / "data" / "config.lkg.json"
+    wanted = json.loads(cache.read_bytes())["payload"]["payload"]
+    store = supervised.folder / "data" / "config.db"
+    store.write_bytes(b"")
+    assert "backup" in refused(supervised)
+    for sidecar in supervised.folder.glob("data/config.db*"):
+        sidecar.unlink()
+    with contextlib.closing(sqlite3.connect(store)) as empty:
+        empty.execute("VACUUM")
+    assert "backup" in refused(supervised)
+    assert json.loads(cache.read_bytes())["payload"]["payload"] == wanted
 
 
 def test_a_setting_in_the_environment_that_is_out_of_range(program: Make) -> None:
