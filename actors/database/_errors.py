@@ -44,4 +44,7 @@ def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
 def _primary_code(error: sqlite3.Error) -> int:
     # Errors of Python's own module, such as a closed connection, have none.
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    # The shared-memory file could not be made to grow, which is how a full disk shows at the start.
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+        return sqlite3.SQLITE_FULL
     return code & _PRIMARY

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.database import DatabaseActor, StoreUnavailable
+from actors.database._errors import unavailable
 from actors.database._store import Store
 from schemas.records import Committed, DatabaseStatus
 from tests.actors.database.conftest import Starter
@@ -271,3 +272,9 @@ async def test_a_failing_start_ends_with_the_reason_and_no_thread(start: Starter
     with pytest.raises(StoreUnavailable):
         await ref.started
     assert isinstance((await ref.exited).error, StoreUnavailable)
+
+
+def test_a_full_disk_at_the_start_is_called_so(tmp_path: Path) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    assert "the disk is full; free some space" in str(unavailable(error, tmp_path / "config.db"))
