@@ -1,6 +1,7 @@
 """The bridge against real brokers: what they retain is what is wanted, whatever happened to them."""
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime as dt
 import os
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from actors.bridge import BridgeActor, Desired, Trouble
+from actors.bridge import BridgeActor, Desired, Timing, Trouble
 from tests.actors.bridge.certificates import certificates
 from tests.actors.bridge.support import (
     DEADLINE,
@@ -22,7 +23,7 @@ from tests.actors.bridge.support import (
     unsigned,
 )
 from tests.brokers import SUPERVISOR, Broker
-from tests.support import eventually
+from tests.support import Mosquitto, eventually, needs
 
 
 class Served:
@@ -115,6 +116,8 @@ async def test_a_frozen_broker_is_noticed_and_right_again_when_it_thaws(broker):
     async with running_bridge(broker.url, timing=timing) as rig:
         await rig.retain("t", b"1", token=1)
         await rig.acknowledged(1)
+        heard: list[bytes] = []
+        await rig.bridge.ask(BridgeActor.subscribe, "to us", rig.heard(lambda _, payload: heard.append(payload)))
         os.kill(broker.pid, signal.SIGSTOP)
         try:
             await rig.retain("t", b"2", token=2)
@@ -126,9 +129,111 @@ async def test_a_frozen_broker_is_noticed_and_right_again_when_it_thaws(broker):
         await rig.settled()
         # The connections that were given up may have left something to be read: the last word is ours.
         assert (await retained(broker.url))["t"] == b"3"
+        async with client(broker.url) as worker:
+            await worker.publish("to us", b"heard", qos=1)
+        await rig.until(lambda: heard, "the subscription's return")
 
 
-async def test_subscriptions_return_after_a_restart(broker):
+@pytest.mark.soak
+@pytest.mark.parametrize("how", ["stop", "kill", "freeze", "mute"])
+async def test_ten_seconds_away(broker, how):
+    """With the times of a board. `mute`: at the broker's port somebody accepts connections and never answers."""
+    heard: list[bytes] = []
+    services = [f"service-{number}" for number in range(50)]
+    async with running_bridge(broker.url, timing=Timing()) as rig:
+        await rig.bridge.ask(BridgeActor.subscribe, "to us", rig.heard(lambda _, payload: heard.append(payload)))
+        for service in services:
+            await rig.retain(f"system/config/{service}", unsigned(1, service), token=(service, 1))
+        await rig.acknowledged(*((service, 1) for service in services))
+        async with contextlib.AsyncExitStack() as stack:
+            if how == "freeze":
+                os.kill(broker.pid, signal.SIGSTOP)
+            else:
+                broker.kill() if how == "kill" else broker.stop()
+            if how == "mute":
+                listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", broker.port)
+                stack.push_async_callback(listener.wait_closed)
+                stack.callback(listener.close)
+            for version in range(2, 12):
+                for service in services:
+                    await rig.retain(f"system/config/{service}", unsigned(version, service), (service, version))
+                await asyncio.sleep(1)
+        if how == "freeze":
+            os.kill(broker.pid, signal.SIGCONT)
+        else:
+            broker.start()
+        await rig.acknowledged(*((service, 11) for service in services))
+        await rig.settled()
+        found = await retained(broker.url, "system/config/#", at_least=50)
+        assert {rig.verified(payload).version for payload in found.values()} == {11}
+        async with client(broker.url) as worker:
+            await worker.publish("to us", b"heard", qos=1)
+        await rig.until(lambda: heard, "the subscription's return")
+
+
+@pytest.mark.parametrize("turns", [1, 3, 8, 20, 60])
+async def test_cancelled_in_the_middle_of_publishing_it_loses_nothing(broker, turns):
+    """The next incarnation, with the same memory, brings everything; the fixtures look for what is left behind."""
+    desired = Desired()
+    topics = [f"system/state/s{number}" for number in range(200)]
+    async with running_bridge(broker.url, desired=desired, crash=True) as rig:
+        await rig.connected()
+        await asyncio.gather(*(rig.retain(topic, topic.encode() * 20) for topic in topics))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    async with running_bridge(broker.url, desired=desired) as rig:
+        await rig.settled()
+        found = await retained(broker.url, "system/state/#", at_least=200)
+    assert found == {topic: topic.encode() * 20 for topic in topics}
+
+
+CRAMPED = """#!/bin/sh
+trap '' XFSZ
+ulimit -f {blocks}
+exec {program} "$@"
+"""
+
+
+async def test_a_full_disk_at_the_brokers_side(tmp_path):
+    """Mosquitto goes on in memory, and what it could not save is gone when it comes back: the bridge makes it right.
+
+    The embedded broker writes nothing to disk.
+    """
+    program = tmp_path / "mosquitto.sh"
+    program.write_text(CRAMPED.format(blocks=32, program=needs("mosquitto")))
+    program.chmod(0o700)
+    broker = Mosquitto(
+        tmp_path / "mosquitto", persistence=True, extra=["autosave_interval 1", "autosave_on_changes true"]
+    )
+    broker._program = str(program)
+    broker.start()
+    try:
+        async with running_bridge(broker.url) as rig:
+            await rig.retain("system/state/a", b"old", token=0)
+            await rig.acknowledged(0)
+            for number in range(30):
+                await rig.retain(f"system/state/{number}", bytes(4000), token=number + 1)
+            await rig.retain("system/state/a", b"new", token=31)
+            await rig.acknowledged(*range(1, 32))
+            assert len(await retained(broker.url, "system/state/#", at_least=31)) == 31
+            broker.kill()
+            database = tmp_path / "mosquitto" / "mosquitto.db"
+            assert database.stat().st_size <= 32 * 512, "there was room"
+            # Mosquitto 2.0 does not start on such a file: somebody has to make room.
+            database.unlink()
+            await rig.until(lambda: not rig.states[-1].connected, "noticing")
+            broker.start()
+            await rig.connected(again=True)
+            await rig.settled()
+            found = await retained(broker.url, "system/state/#", at_least=31)
+        assert found.pop("system/state/a") == b"new"
+        assert found == {f"system/state/{number}": bytes(4000) for number in range(30)}
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_subscriptions_return_after_an_outage(broker, how):
     heard: list[tuple[str, bytes]] = []
     async with running_bridge(broker.url) as rig:
         listener = rig.heard(lambda topic, payload: heard.append((topic, payload)))
@@ -139,7 +244,8 @@ async def test_subscriptions_return_after_a_restart(broker):
                 await worker.publish("system/health/stt", number, qos=1)
                 await worker.publish("elsewhere", number, qos=1)
             await rig.until(lambda number=number: heard and heard[-1][1] == number, "hearing it")
-            broker.restart()
+            getattr(broker, how)()
+            broker.start()
             await rig.connected(again=True)
     assert heard == [("system/health/stt", b"1"), ("system/health/stt", b"2")]
 
@@ -253,6 +359,23 @@ async def test_within_two_minutes_and_not_before_time(broker):
         clock.ahead += timing.sign_spread + 20
         await rig.until(lambda: all(topic in counts for topic in topics), "all of them again")
         assert max(counts.values()) == 1
+
+
+async def test_a_wrong_password_is_said_and_tried_again_slowly(any_broker):
+    """Until then nothing else is tried: it would lock us out, or drown the log."""
+    url = f"mqtt://{SUPERVISOR.name}:wrong@127.0.0.1:{any_broker.port}"
+    timing = dataclasses.replace(QUICK, stubborn_retry=0.5)
+    async with running_bridge(url, timing=timing) as rig:
+        failure = await rig.trouble()
+        assert failure.trouble is Trouble.LOGIN_REFUSED
+        assert "'supervisor'" in failure.reason
+        assert "wrong" not in failure.reason
+        await rig.retain("t", b"1")
+        # The same refusal again is no news; a broker that is gone is.
+        any_broker.stop()
+        await rig.until(lambda: rig.states[-1].failure.trouble is not Trouble.LOGIN_REFUSED, "another attempt")
+        any_broker.start()
+        await rig.until(lambda: rig.states[-1].failure.trouble is Trouble.LOGIN_REFUSED, "being refused again")
 
 
 async def test_a_wrong_password_is_said_and_mended(mosquitto):

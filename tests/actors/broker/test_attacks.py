@@ -1,6 +1,7 @@
 """Clients that break the rules, are broken, or are many."""
 
 import asyncio
+import contextlib
 
 import psutil
 import pytest
@@ -293,3 +294,76 @@ async def test_a_qos_2_hoarder_is_cut_off(embedded_broker):
         await raw.closed()
     (gone,) = await eventually(lambda: broker.events("disconnected"))
     assert "QoS 2" in gone["reason"]
+
+
+async def test_one_user_cannot_take_all_places(embedded_broker):
+    """Neither connections nor sessions; others, and the supervisor, have theirs."""
+    broker = embedded_broker(limits=Limits(max_user_connections=2, max_user_sessions=3))
+    full = bytes((0, packets.Refusal.UNAVAILABLE))
+
+    async def refused(client_id: str) -> bool:
+        async with RawClient.dial(broker) as raw:
+            raw.send(connect_packet(STT, client_id=client_id, clean=False))
+            return (await raw.packet())[1] == full
+
+    async with (
+        RawClient.login(broker, STT, client_id="stt-1"),
+        RawClient.login(broker, STT, client_id="stt-2", clean=False),
+    ):
+        assert await refused("stt-3")
+        # Who takes over a connection of his own needs no further place.
+        async with RawClient.login(broker, STT, client_id="stt-1"):
+            pass
+        async with RawClient.login(broker, TTS), RawClient.login(broker, TTS, client_id="tts-2"):
+            pass
+        for _ in range(5):
+            async with RawClient.login(broker, SUPERVISOR):
+                pass
+    await eventually(lambda: len(broker.events("disconnected")) == len(broker.events("connected")))
+    # One session is kept; two more have a place.
+    for number in (3, 4):
+        async with RawClient.login(broker, STT, client_id=f"stt-{number}", clean=False):
+            pass
+    assert await refused("stt-5")
+    async with RawClient.login(broker, STT, client_id="stt-2", clean=False) as back:
+        assert back.session_present
+    async with RawClient.login(broker, TTS, client_id="tts-1", clean=False):
+        pass
+
+
+async def test_what_is_not_acknowledged_is_bounded_for_a_user_and_overall(embedded_broker):
+    """Ten clients of one user acknowledge nothing: what they are sent is bounded together, and others miss nothing."""
+    size = 10_000
+    broker = embedded_broker(limits=Limits(max_user_message_bytes=5 * size, max_message_bytes=8 * size))
+    async with contextlib.AsyncExitStack() as stack:
+        hoarders = [
+            await stack.enter_async_context(RawClient.login(broker, STT, client_id=f"stt-{number}"))
+            for number in range(10)
+        ]
+        for each in hoarders:
+            await each.subscribe("home/#", qos=1)
+        reader = await stack.enter_async_context(RawClient.login(broker, TTS))
+        await reader.subscribe("home/#", qos=1)
+        owner = await stack.enter_async_context(RawClient.login(broker, SUPERVISOR))
+        await owner.subscribe("home/#", qos=1)
+        for number in range(20):
+            owner.publish("home/a", bytes(size), qos=1, packet_id=number + 1)
+            # Each has nothing that it did not acknowledge when the next one comes.
+            for each in (reader, owner):
+                assert len((await each.message()).payload) == size
+                await each.flushed()
+        sent = 0
+        for each in hoarders:
+            each.send(packet(0xC0, b""))
+            while (await each.packet())[0] >> 4 == 3:
+                sent += 1
+        # One message for each of them whatever the bound, and what five of them take is all that it allows.
+        assert sent == 10
+    async with RawClient.login(broker, STT, client_id="stt-new") as fresh:
+        # What they had was given back.
+        await fresh.subscribe("home/#", qos=1)
+        for number in range(4):
+            fresh.publish("home/a", bytes(size), qos=1, packet_id=number + 1)
+        await fresh.flushed()
+        kinds = [(await fresh.packet())[0] for _ in range(8)]
+        assert sorted(kinds) == [0x32] * 4 + [0x40] * 4
