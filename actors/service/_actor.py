@@ -188,6 +188,7 @@ class ServiceActor(Actor):
         if self._worker.running or not self._worker.wanted:
             return
         try:
+            await self._files.create(self._with.restore_folders)
             secrets = await self._give_secrets()
             await self._write_snapshot()
             instance = self._runner.start(secrets.values())

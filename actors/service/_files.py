@@ -40,9 +40,9 @@ class WorkerFiles:
         self.credentials = runtime / "credentials"
         self._written: Mark | None = None
 
-    async def create(self) -> None:
-        """Make the folders."""
-        await _in_thread(self._create)
+    async def create(self, first: Callable[[], None] = lambda: None) -> None:
+        """Make the folders that are missing, after `first` has been done."""
+        await _in_thread(self._create, first)
 
     async def write_snapshot(self, update: bytes, mark: Mark) -> None:
         """Replace the snapshot by `update`, which is of the version `mark`.
@@ -60,11 +60,14 @@ class WorkerFiles:
         """Make the credential files exactly these: key to value. Each is replaced as a whole."""
         await _in_thread(self._write_credentials, values)
 
-    def _create(self) -> None:
+    def _create(self, first: Callable[[], None]) -> None:
+        first()
         for folder in (self.runtime, self.credentials, self.state):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(folder)
 
     def _write_snapshot(self, update: bytes, mark: Mark) -> None:
+        # Not only at the start: the runtime folder may have been removed since.
+        make_private(self.runtime)
         old = self._written or self._known_snapshot()
         if old is not None and old.config_epoch == mark.config_epoch and old.version > mark.version:
             raise OlderSnapshot(
@@ -84,11 +87,20 @@ class WorkerFiles:
         return Mark(update.config_epoch, update.version)
 
     def _write_credentials(self, values: Mapping[str, str]) -> None:
+        make_private(self.credentials)
         for key, value in values.items():
             _replace(self.credentials / key, value.encode(), SECRET_FILE)
         for stray in self.credentials.iterdir():
             if stray.name not in values:
                 stray.unlink()
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder where it is missing, and its parents, each 0700 whatever the umask. Raises OSError."""
+    if not folder.is_dir():
+        if folder.parent != folder:
+            make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:

@@ -1,6 +1,8 @@
 """What a service's actor works with: the others' handles, and what is the same for all services."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +11,9 @@ from actors.board import Board
 from actors.bridge import BridgeActor
 from actors.cache import CacheActor, CacheContents
 from actors.database import DatabaseActor
+from actors.files import write_atomically
 from actors.runtime import Handle
+from actors.service._files import make_private
 from actors.signer import SignerActor
 from actors.vault import Vault
 from schemas.manifest import Service
@@ -34,15 +38,29 @@ class Surroundings:
     environment: Mapping[str, str] = field(repr=False)
     mqtt_url: Callable[[str], str]
     public_keys: Path
-    """PEM file with every trusted public key, written by the wiring."""
+    """PEM file with every trusted public key; the wiring writes it at the start."""
     runtime_folder: Path
     data_folder: Path
+    public_pem: str = ""
+    """What is in that file; empty where it is somebody else's to keep."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the owner asked a second time to end: workers are killed instead of waited for."""
 
     @property
     def instances(self) -> Path:
         return self.runtime_folder / "instances"
+
+    def restore_folders(self) -> None:
+        """Make anew what all workers need and is not there: a login manager removes a user's runtime folder while we run.
+
+        Blocks for small files. Raises OSError, also where somebody else has made the folder meanwhile.
+        """
+        make_private(self.instances)
+        status = self.runtime_folder.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise PermissionError(errno.EPERM, "it is not this user's alone", str(self.runtime_folder))
+        if self.public_pem and not self.public_keys.exists():
+            write_atomically(self.public_keys, self.public_pem.encode("ascii"))
 
     def environment_of(self, service: Service) -> Mapping[str, str]:
         """The variables that override the settings of this service's worker: what its manifest sets wins."""

@@ -36,6 +36,7 @@ from tests.support import eventually
 
 NAME = ServiceName("svc")
 HMAC = b"h" * 32
+PUBLIC_PEM = "-----BEGIN PUBLIC KEY-----\n"
 CONFIG_TOPIC, STATE_TOPIC = "system/config/svc", "system/state/svc"
 HEALTH_TOPIC, APPLIED_TOPIC = "system/health/svc", "system/applied/svc"
 
@@ -97,7 +98,7 @@ class Rig:
 
     async def open(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        self.runtime.mkdir(exist_ok=True)
+        self.runtime.mkdir(mode=0o700, exist_ok=True)
         self.supervisor = Supervisor.start(
             [
                 self._child(
@@ -167,6 +168,7 @@ class Rig:
             environment={"PATH": os.environ["PATH"], **self.environment},
             mqtt_url=lambda service: f"mqtt://{service}:broker-password@127.0.0.1:1",
             public_keys=self.runtime / "public_keys.pem",
+            public_pem=PUBLIC_PEM,
             runtime_folder=self.runtime,
             data_folder=self.folder,
             hurry=self.hurry,

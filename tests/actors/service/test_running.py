@@ -3,13 +3,24 @@
 import asyncio
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from actors.service import ServiceActor, _actor, _worker
 from schemas.states import Lifecycle
-from tests.actors.service.support import APPLIED_TOPIC, HEALTH_TOPIC, NAME, SLEEPER, Rig, WorkerLog, python, shell
+from tests.actors.service.support import (
+    APPLIED_TOPIC,
+    HEALTH_TOPIC,
+    NAME,
+    PUBLIC_PEM,
+    SLEEPER,
+    Rig,
+    WorkerLog,
+    python,
+    shell,
+)
 from tests.support import eventually
 
 DEAF = python("import signal, time; signal.signal(15, signal.SIG_IGN); print('up'); time.sleep(600)")
@@ -403,6 +414,39 @@ async def test_the_runtime_folder_cannot_be_written(rig: Rig, impatient: None) -
     assert (rig.credentials / "pin").read_text() == "1234"
     assert (rig.state.state, rig.state.instance) == (Lifecycle.READY, before.instance)
     assert len(rig.refs["svc"]) == 1
+
+
+async def test_the_runtime_folder_vanishes(rig: Rig, impatient: None) -> None:
+    """A login manager removes it at the last logout. Whatever starts next finds everything there again, for us alone."""
+    await rig.serve()
+    before = await rig.until(Lifecycle.STARTING)
+    await rig.change(pin="1234")
+    await eventually(lambda: rig.wanted_version() == 2)
+    shutil.rmtree(rig.runtime)
+    await rig.change(pin="5678")  # live: written while it runs
+    await eventually(lambda: rig.wanted_version() == 3)
+    assert (rig.credentials / "pin").read_text() == "5678"
+    shutil.rmtree(rig.runtime)
+    assert before.pid is not None
+    os.kill(before.pid, 9)
+    after = await rig.until(Lifecycle.STARTING, instance=before.instance)
+    assert (rig.runtime / "instances" / "svc").read_text() == after.instance
+    assert (rig.runtime / "public_keys.pem").read_text() == PUBLIC_PEM
+    assert (rig.credentials / "pin").read_text() == "5678"
+    assert rig.snapshot().version == 3
+    folders = [rig.runtime, *(path for path in rig.runtime.rglob("*") if path.is_dir())]
+    assert len(folders) == 5
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+    assert len(rig.refs["svc"]) == 1
+
+
+async def test_no_worker_is_started_in_somebody_elses_folder(rig: Rig, impatient: None) -> None:
+    """Where the runtime folder was, under /tmp perhaps, another user may have made one since."""
+    rig.runtime.chmod(0o777)
+    await rig.serve()
+    assert str(rig.runtime) in (await rig.until(Lifecycle.BACKING_OFF)).reason
+    rig.runtime.chmod(0o700)
+    await rig.until(Lifecycle.STARTING)
 
 
 async def test_the_instance_cannot_be_recorded(rig: Rig, impatient: None) -> None:
