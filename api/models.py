@@ -15,7 +15,7 @@ Number = int | float
 class ProblemError(Model):
     """One field that is wrong."""
 
-    field: str
+    field: Annotated[str, Field(description="The setting or the member of the body; empty where it is the whole body.")]
     message: str
     type: str
 
@@ -29,7 +29,10 @@ class CurrentVersion(Model):
 
 
 class ProblemDetails(Model):
-    """An error (RFC 9457). `errors` comes with wrong fields, `current` with a stale version."""
+    """An error (RFC 9457).
+
+    `errors` comes with wrong fields (422, and 400 where one is no JSON), `current` with a stale version.
+    """
 
     type: Annotated[str, Field(description="Names the kind of problem; compare this, not the texts.")]
     title: str

@@ -154,6 +154,18 @@ _HEADERS_OF = {
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "Seconds after which it is worth asking again."},
 }
 _DETAILS: dict[str, tuple[str, dict[str, Any]]] = {
+    "malformed": (
+        "config.vad_threshold: NaN is not a JSON number; numbers must be finite.",
+        {
+            "errors": [
+                {
+                    "field": "vad_threshold",
+                    "message": "NaN is not a JSON number; numbers must be finite.",
+                    "type": "wrong_type",
+                }
+            ]
+        },
+    ),
     "stale-version": (
         "Version mismatch: expected 1, current is 2",
         {

@@ -30,7 +30,10 @@ _ALL: Final = (
         "malformed",
         400,
         "Malformed request",
-        "The request, its JSON or one of its header fields cannot be read. Mend the client.",
+        (
+            "The request, its JSON or one of its header fields cannot be read. Where it is a value that is no JSON, such as "
+            "NaN, `errors` names its field. Mend the client."
+        ),
     ),
     Kind(
         "service-mismatch",

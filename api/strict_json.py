@@ -2,16 +2,35 @@
 
 import json
 import math
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
-from api.problems import Problem, quoted
+from api.problems import Problem
+from schemas.problems import FieldError
 
 # A megabyte of brackets or one-digit numbers would hold the loop up for a tenth of a second on a fast machine. Commas and
 # brackets inside texts count, too, which takes less time than telling them apart and harms nobody.
 _MAX_MARKS = 100_000
+_MAX_ERRORS = 20
 _INT64 = range(-(2**63), 2**63)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]')
+
+_Path = tuple[str | int, ...]
+
+
+class _Wrong(NamedTuple):
+    """Stands in the tree for what is no JSON. The text itself is not kept: it may be a secret."""
+
+    message: str
+    type: str
+
+
+class _Unusable(Exception):
+    """There is something wrong; where, only the whole tree can tell."""
 
 
 def loads(body: bytes, *, depth: int) -> Any:
@@ -20,7 +39,8 @@ def loads(body: bytes, *, depth: int) -> Any:
     Raises:
         Problem: 400. Not UTF-8, not JSON, a key given twice in an object, a number that is not finite or does not
             fit (integers: 64 bits), half of a surrogate pair, more than `depth` arrays and objects inside one
-            another, or far more values than any configuration has.
+            another, or far more values than any configuration has. Whatever has a place in the tree is named by it,
+            and all such mistakes stand in `errors`.
     """
     try:
         text = body.decode()
@@ -31,56 +51,65 @@ def loads(body: bytes, *, depth: int) -> Any:
     if text.count(",") + text.count("{") + text.count("[") > _MAX_MARKS:
         raise Problem("malformed", f"The body has more than {_MAX_MARKS} commas and brackets.")
     try:
-        value = _decode(text)
+        value, sound = _decoded(text)
     except json.JSONDecodeError as error:
         raise Problem(
             "malformed", f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
     except RecursionError:
-        raise _too_deep(depth) from None
+        raise _too_deep(text, depth) from None
     if _nests_deeper(text, value, depth):
-        raise _too_deep(depth)
+        raise _too_deep(text, depth)
     # Only an escape can smuggle half a surrogate pair into UTF-8.
-    if "\\u" in text:
-        try:
-            orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise Problem("malformed", f"The body is not JSON: {error}.") from None
+    if not sound or ("\\u" in text and not _is_text(text, value)):
+        raise _refused(list(islice(_mistakes(value, ()), _MAX_ERRORS)))
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise Problem("malformed", f"The key {quoted(key)} stands twice in one object. Send it once.")
-            seen.add(key)
-    return found
+def _decoded(text: str) -> tuple[Any, bool]:
+    """The tree, and whether there is no `_Wrong` in it."""
+    try:
+        return _decode(text), True
+    except _Unusable:
+        # Once more, now to the end: looking for a mark in every sound tree would cost every request.
+        return _decode_marking(text), False
 
 
-def _integer(text: str) -> int:
-    # Beyond 20 characters it cannot fit, and reading it would take time that grows faster than its length.
-    if len(text) <= 20 and (value := int(text)) in _INT64:
-        return value
-    raise Problem("malformed", f"The number {quoted(text, 30)} does not fit into 64 bits.")
+def _decoder(wrong: Callable[[str, str], Any]) -> Callable[[str], Any]:
+    def object_(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    found[key] = wrong("It stands twice in one object; send it once.", "invalid")
+                seen.add(key)
+        return found
+
+    def integer(text: str) -> Any:
+        # Beyond 20 characters it cannot fit, and reading it would take time that grows faster than its length.
+        if len(text) <= 20 and (value := int(text)) in _INT64:
+            return value
+        return wrong("The number does not fit into 64 bits.", "out_of_range")
+
+    def float_(text: str) -> Any:
+        value = float(text)
+        return value if math.isfinite(value) else wrong("The number is too large.", "out_of_range")
+
+    def constant(text: str) -> Any:
+        return wrong(f"{text} is not a JSON number; numbers must be finite.", "wrong_type")
+
+    return json.JSONDecoder(
+        object_pairs_hook=object_, parse_int=integer, parse_float=float_, parse_constant=constant
+    ).decode
 
 
-def _float(text: str) -> float:
-    value = float(text)
-    if math.isfinite(value):
-        return value
-    raise Problem("malformed", f"The number {quoted(text, 30)} is too large.")
+def _stop(_: str, __: str) -> NoReturn:
+    raise _Unusable
 
 
-def _constant(text: str) -> Any:
-    raise Problem("malformed", f"{text} is not a JSON number. Numbers must be finite.")
-
-
-_decode = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
-).decode
+_decode = _decoder(_stop)
+_decode_marking = _decoder(_Wrong)
 
 
 def _nests_deeper(text: str, value: Any, depth: int) -> bool:
@@ -94,5 +123,94 @@ def _nests_deeper(text: str, value: Any, depth: int) -> bool:
     return bool(layer)
 
 
-def _too_deep(depth: int) -> Problem:
-    return Problem("malformed", f"The body nests deeper than {depth} arrays and objects.")
+def _is_text(text: str, value: Any) -> bool:
+    """Whether every text in it can be written as UTF-8."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # Where the two parsers differ in something else, ours has the word.
+        return next(_mistakes(value, ()), None) is None
+    return True
+
+
+def _mistakes(value: Any, path: _Path) -> Iterator[tuple[_Path, _Wrong]]:
+    """Whatever in the tree is wrong, in its order; the tree is not deep any more."""
+    if isinstance(value, _Wrong):
+        yield path, value
+    elif isinstance(value, str):
+        if not _has_utf8(value):
+            yield path, _Wrong("It holds half of a surrogate pair, which is no character.", "format")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if not _has_utf8(key):
+                yield (
+                    (*path, key),
+                    _Wrong("The key holds half of a surrogate pair, which is no character.", "format"),
+                )
+            yield from _mistakes(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _mistakes(inner, (*path, index))
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refused(found: list[tuple[_Path, _Wrong]]) -> Problem:
+    """400 that names the first of `found` by its whole path, and each by its field, as a 422 does."""
+    errors = [FieldError(_field(path), wrong.message, wrong.type) for path, wrong in found]
+    path, first = found[0]
+    more = f" ({len(found) - 1} more in `errors`)" if len(found) > 1 else ""
+    return Problem("malformed", f"{_shown(path) or 'The body'}: {first.message}{more}", errors=errors)
+
+
+def _too_deep(text: str, depth: int) -> Problem:
+    # The way down is of no interest, the setting is.
+    path = tuple(step for step in _deep_path(text, depth)[:2] if isinstance(step, str))
+    path = path[: 2 if path[:1] == ("config",) else 1]
+    return _refused([(path, _Wrong(f"It nests deeper than {depth} arrays and objects.", "invalid"))])
+
+
+def _deep_path(text: str, depth: int) -> _Path:
+    """Where the first one that is too deep stands. The text is sound up to there: else the parser had ended before it."""
+    path: list[str | int | None] = []
+    for match in _TOKEN.finditer(text):
+        mark = match[0]
+        if mark in "{[":
+            if len(path) == depth:
+                break
+            path.append(0 if mark == "[" else None)
+        elif mark in "}]":
+            path.pop()
+        elif mark == ",":
+            last = path[-1]
+            path[-1] = last + 1 if isinstance(last, int) else None
+        elif path and path[-1] is None:
+            path[-1] = json.loads(mark)
+    return tuple(step for step in path if step is not None)
+
+
+def _field(path: _Path) -> str:
+    """What a 422 calls it: the setting, or the member of the body."""
+    match path:
+        case ("config", str(key), *_):
+            return _printable(key)
+        case (str(member), *_):
+            return _printable(member)
+    return ""
+
+
+def _shown(path: _Path) -> str:
+    """`config.colours[2]`, cut where it is long."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{_printable(step)}" for step in path)
+    text = text.removeprefix(".")
+    return f"{text[:120]}…" if len(text) > 120 else text
+
+
+def _printable(key: str) -> str:
+    return key[:80].encode("utf-8", "replace").decode()

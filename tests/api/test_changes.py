@@ -276,17 +276,9 @@ class TestTheBody:
             (b"[" * 500_000, "brackets"),
             (b"\xff\xfe{\x00}\x00", "UTF-8"),
             (b"\xef\xbb\xbf{}", "line 1, column 1"),
-            (b'{"config": {"a": NaN}}', "NaN"),
-            (b'{"config": {"a": -Infinity}}', "Infinity"),
-            (b'{"config": {"a": 1e999}}', "1e999"),
-            (b'{"config": {"a": 1, "a": 2}}', '"a" stands twice'),
-            (b'{"version": 1, "version": 1}', "twice"),
-            (b'{"config": {"a": 9223372036854775808}}', "64 bits"),
-            (b'{"config": {"a": ' + b"9" * 5000 + b"}}", "64 bits"),
-            (b'{"config": {"a": "\\ud800"}}', "surrogate"),
-            (b'{"config": ' + b"[" * 32 + b"]" * 32 + b"}", "deeper than 32"),
-            (b"[" * 90_000, "deeper than 32"),
-            (b'{"a":' * 90_000, "deeper than 32"),
+            (b"[" * 90_000, "The body: It nests deeper than 32"),
+            (b'{"a":' * 90_000, "a: It nests deeper than 32"),
+            (b"NaN", "The body: NaN is not a JSON number; numbers must be finite."),
             (b"[" + b"1," * 200_000 + b"1]", "commas"),
         ],
     )
@@ -294,6 +286,52 @@ class TestTheBody:
         problem = await refused(api, content, status=400, code="malformed")
         assert words in problem.detail
         assert len(problem.detail) < 250
+
+    @pytest.mark.parametrize(
+        ("content", "detail", "field", "type_"),
+        [
+            (
+                b'{"config": {"a": NaN}}',
+                "config.a: NaN is not a JSON number; numbers must be finite.",
+                "a",
+                "wrong_type",
+            ),
+            (b'{"config": {"a": -Infinity}}', "config.a: -Infinity is not a JSON number", "a", "wrong_type"),
+            (b'{"config": {"a": 1e999}}', "config.a: The number is too large.", "a", "out_of_range"),
+            (b'{"config": {"b": 1, "a": [1, {"c": -1e999}]}}', "config.a[1].c: The number", "a", "out_of_range"),
+            (b'{"version": NaN}', "version: NaN is not", "version", "wrong_type"),
+            (b'{"config": {"a": 1, "a": 2}}', "config.a: It stands twice in one object", "a", "invalid"),
+            (b'{"version": 1, "version": 1}', "version: It stands twice in one object", "version", "invalid"),
+            (b'{"config": {"a": 9223372036854775808}}', "config.a: The number does not fit", "a", "out_of_range"),
+            (b'{"config": {"a": ' + b"9" * 5000 + b"}}", "config.a: The number does not fit", "a", "out_of_range"),
+            (b'{"config": {"a": "\\ud800"}}', "config.a: It holds half of a surrogate pair", "a", "format"),
+            (b'{"config": {"\\udc00": 1}}', "config.?: The key holds half of a surrogate pair", "?", "format"),
+            (b'{"config": ' + b"[" * 32 + b"]" * 32 + b"}", "config: It nests deeper", "config", "invalid"),
+            (
+                b'{"reason": "]},\\"", "config": {"b": [1, {}], "a": ' + b"[" * 40_000 + b"]" * 40_000 + b"}}",
+                "config.a: It nests deeper than 32 arrays and objects.",
+                "a",
+                "invalid",
+            ),
+        ],
+    )
+    async def test_that_holds_what_is_no_json_is_400_and_names_the_field(
+        self, api: Running, content, detail, field, type_
+    ):
+        problem = await refused(api, content, status=400, code="malformed")
+        assert detail in problem.detail
+        assert [(error.field, error.type) for error in problem.errors] == [(field, type_)]
+        assert problem.errors[0].message in problem.detail
+
+    async def test_names_everything_that_is_no_json_at_once(self, api: Running):
+        content = (
+            b'{"version": 1e999, "config": {"a": NaN, "pin": 12345678901234567890123, "b": [' + b"NaN," * 90 + b"1]}}"
+        )
+        problem = await refused(api, content, status=400, code="malformed")
+        assert problem.detail == "version: The number is too large. (19 more in `errors`)"
+        assert [error.field for error in problem.errors][:4] == ["version", "a", "pin", "b"]
+        # It may be a secret that should have been a text.
+        assert "123456" not in problem.model_dump_json()
 
     async def test_may_nest_as_deep_as_the_limit(self, api: Running):
         content = b'{"service": "stt-worker", "version": 1, "config": {"x": %b}}' % (b"[" * 30 + b"]" * 30)
