@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextvars import Context
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -58,7 +59,13 @@ class HealthActor(Actor):
         self._refresh("store loaded")
 
     def report(self, component: Component, ok: bool, detail: str = "", address: str | None = None) -> None:
-        """Take what a part says of itself; a repeat changes nothing."""
+        """Take what a part says of itself; a repeat changes nothing.
+
+        Whose request it was in which a part noticed is of no interest, and would mislead in the log.
+        """
+        Context().run(self._report, component, ok, detail, address)
+
+    def _report(self, component: Component, ok: bool, detail: str, address: str | None) -> None:
         known = self._board.components.get(component)
         if known is not None and (known.ok, known.detail, known.address) == (ok, detail, address):
             return

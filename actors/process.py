@@ -21,6 +21,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -92,6 +93,7 @@ class Process:
     `on_line` gets each line of standard output and error, as they come, without the line end and without what `mask`
     strikes out. `on_end` is called exactly once, after the whole process group is gone and its last output was handed
     over. The order of the two is kept. Of a flood that lasts, lines are left out, and counted in a line of our own.
+    Both are called with empty context variables: a process outlives the request that started it.
     """
 
     _flooding: ClassVar[set["Process"]] = set()
@@ -132,8 +134,10 @@ class Process:
             self._popen.wait()
             self._popen.stdout.close()
             raise SpawnFailed(f"{command.argv[0]} could not be watched: {error.strerror}") from error
-        self._loop.add_reader(self._output, self._read)
-        self._loop.add_reader(self._pidfd, self._exited)
+        # What they register in turn is registered in this context, too.
+        empty = Context()
+        empty.run(self._loop.add_reader, self._output, self._read)
+        empty.run(self._loop.add_reader, self._pidfd, self._exited)
 
     @property
     def running(self) -> bool:
@@ -147,7 +151,7 @@ class Process:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._pidfd, sig)
         if self._kill_timer is None:
-            self._kill_timer = self._loop.call_later(grace, self.kill)
+            self._kill_timer = self._loop.call_later(grace, self.kill, context=Context())
 
     def kill(self) -> None:
         """Kill the whole group at once. `on_end` follows."""

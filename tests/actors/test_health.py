@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -91,6 +93,26 @@ async def test_a_repeat_is_not_published(board: Board, published: Published) -> 
         for _ in range(3):
             await health.ask(HealthActor.report, Component.BRIDGE, False, "nobody listens")
     assert len(published.messages) == 1
+
+
+async def test_a_change_of_state_is_logged_as_nobodys_request(
+    board: Board, published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    request: ContextVar[str] = ContextVar("request", default="nobody's")
+    seen: list[tuple[str, str]] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        seen.append((record.getMessage(), request.get()))
+        return True
+
+    caplog.set_level(logging.INFO, "actors.health")
+    caplog.handler.addFilter(note)
+    request.set("somebody's")
+    async with running(board, published) as health:
+        await health.ask(HealthActor.database, DatabaseStatus.LOCKED, "the disk is full")
+        await health.ask(HealthActor.database, DatabaseStatus.HEALTHY)
+    caplog.handler.removeFilter(note)
+    assert seen == [("database is ill: the disk is full", "nobody's"), ("database is well", "nobody's")]
 
 
 async def test_another_illness_in_the_same_words_is(board: Board, published: Published) -> None:

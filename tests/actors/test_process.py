@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 
 import psutil
@@ -54,6 +55,31 @@ async def test_output_comes_line_by_line_and_before_the_end() -> None:
     )
     assert await watched.ended() == Ended(watched.process.pid, 0)
     assert watched.lines == [b"one", b"two", b"no newline"]
+
+
+async def test_nothing_of_the_request_that_started_it_sticks_to_it() -> None:
+    request: ContextVar[str] = ContextVar("request", default="nobody's")
+    seen: list[str] = []
+    end = asyncio.Event()
+
+    def on_end(_: Ended) -> None:
+        seen.append(request.get())
+        end.set()
+
+    request.set("somebody's")
+    flood = f"print('x\\n' * {3 * LINES_A_TURN}, end='', flush=True)"
+    text = f"import signal, time; signal.signal(15, signal.SIG_IGN); {flood}; time.sleep(600)"
+    process = Process(
+        Command(script(text), Path("/"), {"PATH": os.environ["PATH"]}),
+        on_line=lambda _: seen.append(request.get()),
+        on_end=on_end,
+    )
+    async with asyncio.timeout(20):
+        while len(seen) < 3 * LINES_A_TURN:
+            await asyncio.sleep(0.005)
+        process.terminate(0.01)
+        await end.wait()
+    assert set(seen) == {"nobody's"}
 
 
 async def test_an_endless_line_is_cut_and_binary_passes() -> None:
