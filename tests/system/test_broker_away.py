@@ -1,12 +1,13 @@
 """The broker goes away under changes: every change is taken, and what is retained is right when it is back."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
 import psutil
 
-from tests.support import Mosquitto, wait_until
+from tests.support import Mosquitto, eventually, wait_until
 from tests.system.agreement import Retained, stored
 from tests.system.lean import LeanClient
 from tests.system.program import Program, config_only_manifest, demo_manifest
@@ -96,3 +97,25 @@ async def test_an_embedded_broker_that_keeps_dying_takes_nobody_with_it(program:
     assert supervised.workers()["router"] == worker
     await asyncio.to_thread(supervised.until, "-> 'heard'", 30, service="router")
     assert supervised.stop() == 0
+
+
+async def test_a_killed_supervisor_is_told_by_its_last_will(program: Make, mosquitto: Callable[..., Mosquitto]) -> None:
+    broker = mosquitto()
+    supervised = program(config_only_manifest(1), MQTT_URL=broker.url).start()
+    address = supervised.broker
+    async with Retained(address, "system/health/config-manager") as retained:
+        await eventually(lambda: retained.messages and health(retained)["ok"], what="the health of a running one")
+        epoch = health(retained)["config_epoch"]
+        supervised.kill()
+        await eventually(lambda: not health(retained)["ok"], what="the last will")
+        assert health(retained)["event"] == "connection lost"
+        assert health(retained)["config_epoch"] == epoch
+        supervised.start()
+        await eventually(lambda: health(retained)["ok"], what="the health of the next one")
+        assert supervised.stop() == 0
+        await eventually(lambda: health(retained)["event"] == "stopped", what="the farewell")
+
+
+def health(retained: Retained) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(retained.messages["system/health/config-manager"])
+    return found
