@@ -1,8 +1,8 @@
 """Starts everything, sees that it answers, and stops it in reverse. Nobody else starts an actor.
 
-Order of the start: health, store, signer, cache, broker, bridge, services, REST. What goes wrong up to there refuses the start
-with a sentence; from then on a part that fails is restarted by its supervisor, and the process ends only when the topmost of
-those gives up.
+Order of the start: health, store, signer, cache; then what needs to know the store: broker, bridge, services, REST. What goes wrong
+up to there refuses the start with a sentence; from then on a part that fails is restarted by its supervisor, and the process ends
+only when the topmost of those gives up.
 """
 
 import asyncio
@@ -115,9 +115,10 @@ class System:
         try:
             self._core = Supervisor.start(self._core_children())
             await self._core.started
-            self._health.tell(HealthActor.announce)
-            self._say_how_workers_log_in()
             state = await self._load()
+            # Only now, since the last will that goes with the connection tells the epoch.
+            await self._start_messaging(self._core)
+            self._health.tell(HealthActor.announce)
             await self._start_services(state)
         except StoreUnavailable as error:
             raise StartRefused(str(error)) from error
@@ -153,9 +154,15 @@ class System:
                 lambda: CacheActor.start(settings.lkg_path, keys.hmac, self._contents, self._note_cache),
                 stop_timeout=15.0,
             ),
-            *([self._broker_supervisor()] if self._embedded else []),
-            ChildSpec(self._bridge, self._start_bridge),
         ]
+
+    async def _start_messaging(self, core: Ref[Supervisor]) -> None:
+        self._say_how_workers_log_in()
+        children: Handle[Supervisor] = Handle("core", timeout=30.0)
+        children.attach(core)
+        if self._embedded:
+            await children.ask(Supervisor.add, self._broker_supervisor())
+        await children.ask(Supervisor.add, ChildSpec(self._bridge, self._start_bridge))
 
     def _broker_supervisor(self) -> ChildSpec:
         """A supervisor for the broker alone, which never gives up: without a broker all the rest still does its work."""
