@@ -1,8 +1,8 @@
 """Starts everything, sees that it answers, and stops it in reverse. Nobody else starts an actor.
 
-Order of the start: health, store, signer, cache; then what needs to know the store: broker, bridge, services, REST. What goes wrong
-up to there refuses the start with a sentence; from then on a part that fails is restarted by its supervisor, and the process ends
-only when the topmost of those gives up.
+Order of the start: health, store, signer, cache; then what needs to know the store: broker, bridge, services, REST. What goes
+wrong up to there refuses the start with a sentence; from then on a part that fails is restarted by its supervisor, and the
+process ends only when the topmost of those gives up.
 """
 
 import asyncio
