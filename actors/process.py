@@ -143,15 +143,20 @@ class Process:
     def running(self) -> bool:
         return self._pidfd >= 0
 
-    def terminate(self, grace: float, sig: signal.Signals = signal.SIGTERM) -> None:
-        """Ask the process to end, and kill its whole group after `grace` seconds. `on_end` follows."""
+    def terminate(
+        self, grace: float, sig: signal.Signals = signal.SIGTERM, *, on_overdue: Callable[[], None] = lambda: None
+    ) -> None:
+        """Ask the process to end, and kill its whole group after `grace` seconds. `on_end` follows.
+
+        `on_overdue` is called before that killing.
+        """
         if not self.running:
             return
         # To the leader alone: it decides in which order its own children go.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._pidfd, sig)
         if self._kill_timer is None:
-            self._kill_timer = self._loop.call_later(grace, self.kill, context=Context())
+            self._kill_timer = self._loop.call_later(grace, self._overdue, on_overdue, context=Context())
 
     def kill(self) -> None:
         """Kill the whole group at once. `on_end` follows."""
@@ -159,6 +164,10 @@ class Process:
             # The leader has not been reaped yet, so its number is still its own.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def _overdue(self, on_overdue: Callable[[], None]) -> None:
+        on_overdue()
+        self.kill()
 
     def _exited(self) -> None:
         # The leader is a zombie and still holds its number: kill what is left of its group before reaping it, so that

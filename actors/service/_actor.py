@@ -12,6 +12,7 @@ from actors.process import Ended, SpawnFailed
 from actors.runtime import Actor, MailboxFull, OutcomeUnknown, Rejected
 from actors.service._decision import Decision
 from actors.service._files import Mark, OlderSnapshot, WorkerFiles
+from actors.service._log import ServiceLog, in_seconds
 from actors.service._runner import Runner
 from actors.service._settings import Settings
 from actors.service._surroundings import Surroundings
@@ -55,6 +56,7 @@ class ServiceActor(Actor):
         self._service = service
         self._name = ServiceName(service.name)
         self._with = surroundings
+        self._log = ServiceLog(logger, service.name)
         self._loaded = loaded
         self._settings = Settings(
             self._name,
@@ -63,6 +65,7 @@ class ServiceActor(Actor):
             database=surroundings.database,
             vault=surroundings.vault,
             board=surroundings.board,
+            log=self._log,
         )
         self._files = WorkerFiles(
             runtime=surroundings.runtime_folder / "services" / self._name,
@@ -70,7 +73,7 @@ class ServiceActor(Actor):
         )
         self._has_worker = service.kind is Kind.PROCESS
         self._worker = Worker(on_change=self._tell_state)
-        self._runner = Runner(service, schema, surroundings, self._files, on_end=self._ended)
+        self._runner = Runner(service, schema, surroundings, self._files, on_end=self._ended, log=self._log)
         self._applied_topic = f"system/applied/{self._name}"
         self._followed: Mark | None = None
         self._given: dict[str, str] | None = None
@@ -101,6 +104,8 @@ class ServiceActor(Actor):
 
     async def on_failure(self, *_reason: object) -> None:
         # Nobody would take its end, and the next incarnation starts its own.
+        if self._worker.running:
+            self._log.warning("killed, to be started anew by its actor, which has failed")
         self._runner.kill()
         await self._runner.gone()
 
@@ -131,11 +136,13 @@ class ServiceActor(Actor):
         if not self._has_worker:
             return
         self._worker.given_up("the supervisor stops")
-        self._terminate("the supervisor stops")
+        self._terminate("the supervisor stops", "asked to end: the supervisor stops")
         gone = asyncio.ensure_future(self._runner.gone())
         hurried = asyncio.ensure_future(self._with.hurry.wait())
         try:
             await asyncio.wait({hurried, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done():
+                self._log.warning("killed: the supervisor was asked a second time to stop")
             self._runner.kill()
             await gone
         finally:
@@ -193,12 +200,15 @@ class ServiceActor(Actor):
             await self._write_snapshot()
             instance = self._runner.start(secrets.values())
         except (SpawnFailed, OSError, Rejected, OutcomeUnknown, ValueError) as error:
-            delay = self._worker.not_spawned(f"it cannot be started: {error}")
-            logger.error("%s: it cannot be started: %s", self._name, error)  # noqa: TRY400  # no traceback for a person's mistake
+            delay = self._worker.not_spawned(f"it cannot be started: {_why(error)}")
+            self._log.error(  # no traceback for a person's mistake
+                "cannot be started: %s; tried again %s", _why(error), in_seconds(delay)
+            )
             self._once(delay, self.start_worker, "tried again")
             return
         self._started_with = self._settings.known_at_start_only(secrets)
         self._worker.spawned(instance, reason)
+        self._log.info("started, pid %d (%s)", instance.pid, reason)
 
     def health(self, payload: bytes) -> None:
         """Take what came on the worker's health topic."""
@@ -209,8 +219,15 @@ class ServiceActor(Actor):
         except ReportInvalid as error:
             self._complain(f"what the worker reports on {self._service.health_topic} is {error}")
             return
-        said = health.err or health.event or ("healthy" if health.ok else "unhealthy")
-        self._worker.healthy(health.ok, self._runner.masked(said))
+        said = self._runner.masked(health.err or health.event or ("healthy" if health.ok else "unhealthy"))
+        before = self._worker.state
+        self._worker.healthy(health.ok, said)
+        if self._worker.state is before:
+            return
+        if not health.ok:
+            self._log.warning("unhealthy: %s", said)
+        else:
+            self._log.info("ready" if before is Lifecycle.STARTING else "healthy again")
 
     def applied(self, payload: bytes) -> None:
         """Take what came on the service's applied topic."""
@@ -278,11 +295,11 @@ class ServiceActor(Actor):
             update = await self._with.signer.ask(SignerActor.sign, self._settings.unsigned())
             await self._files.write_snapshot(update, mark)
         except OlderSnapshot as error:
-            logger.error("%s: %s", self._name, error)  # noqa: TRY400  # the worker runs with the newer one
+            self._log.error("%s", error)  # the worker runs with the newer one
         except (OSError, Rejected, OutcomeUnknown) as error:
             if not self._files.has_snapshot(mark):
                 raise
-            logger.warning("%s: the snapshot is not written anew: %s", self._name, error)
+            self._log.warning("the snapshot is not written anew: %s", _why(error))
 
     async def _keep_in_step(self, secrets: Mapping[str, str], reason: str) -> None:
         """Have the worker run with the present settings; it hears of the live ones by itself."""
@@ -293,27 +310,33 @@ class ServiceActor(Actor):
         values = self._settings.known_at_start_only(secrets)
         changed = [key for key in {**self._started_with, **values} if self._started_with.get(key) != values.get(key)]
         if changed:
-            self._terminate(f"restarted for {', '.join(changed)}")
+            keys = ", ".join(changed)
+            self._terminate(f"restarted for {keys}", f"restarts for {keys}")
             return
         try:
             await self._write_snapshot()
         except (OSError, Rejected, OutcomeUnknown, ValueError) as error:
             # The next start does it, or says that it cannot be done.
-            logger.warning("%s: the snapshot is not written: %s", self._name, error)
+            self._log.warning("the snapshot is not written: %s", _why(error))
 
-    def _terminate(self, reason: str) -> None:
+    def _terminate(self, reason: str, told: str) -> None:
         if self._worker.asked_to_end(reason):
+            self._log.info("%s", told)
             self._runner.terminate()
 
     def _ended(self, ended: Ended) -> None:
         """Take the worker's end: at once and not in turn, so that the state is never behind what is."""
         self._reported = None
+        asked = self._worker.state is Lifecycle.STOPPING
         delay = self._worker.ended(str(ended))
         self._clear_reports()
+        if asked or delay is None:
+            self._log.info("ended (%s)", ended)
+        else:
+            self._log.warning("%s; it is started again %s", ended, in_seconds(delay))
         if delay is None:
             return
-        if self._worker.state is Lifecycle.BACKING_OFF:
-            logger.warning("%s: the worker %s; it is started again in %.1f s", self._name, ended, delay)
+        if not asked:
             self._once(delay, self.start_worker, f"started again after it {ended}")
         else:
             self._once(delay, self.start_worker, self._worker.reason)
@@ -337,7 +360,7 @@ class ServiceActor(Actor):
         """Log it, unless it was the last that was logged: a worker repeats itself."""
         if what != self._complaint:
             self._complaint = what
-            logger.warning("%s: %s", self._name, what)
+            self._log.warning("%s", what)
 
     # -- telling
 
@@ -389,3 +412,9 @@ class ServiceActor(Actor):
         if decision.live:
             return f"Saved. Applied while running: {', '.join(decision.live)}."
         return "Saved. What the worker runs with is the same."
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'} cannot be used: {error.strerror}"
+    return str(error)

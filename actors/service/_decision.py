@@ -16,6 +16,9 @@ from schemas.records import ABSENT, SECRET_MARK, HistoryChange, ItemRow
 from schemas.service_schema import ServiceSchema
 from schemas.types import JSON, Checksum
 
+KEYS_TOLD = 20
+"""Keys that one line names."""
+
 
 @dataclass(frozen=True, slots=True)
 class InForce:
@@ -60,6 +63,14 @@ class Decision:
     @property
     def changes_anything(self) -> bool:
         return bool(self.history or self.secrets)
+
+    def told(self) -> str:
+        """Say which keys change, and how the worker gets each; never a value."""
+        how = {**dict.fromkeys(self.live, "live"), **dict.fromkeys(self.restart, "restart")}
+        keys = list(dict.fromkeys([*(change.key for change in self.history), *self.secrets]))
+        told = [f"{key} ({how.get(key, 'the same value')})" for key in keys[:KEYS_TOLD]]
+        more = len(keys) - len(told)
+        return ", ".join([*told, *([f"and {more} more"] if more > 0 else [])])
 
 
 def on_wire(schema: ServiceSchema, stored: Mapping[str, JSON]) -> OnWire:

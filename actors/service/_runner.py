@@ -9,6 +9,7 @@ from actors.lines import Mask
 from actors.process import INSTANCE_VARIABLE, Command, Ended, Process, SpawnFailed, new_instance, record_instance
 from actors.service._environment import worker_environment
 from actors.service._files import WorkerFiles
+from actors.service._log import ServiceLog
 from actors.service._surroundings import Surroundings
 from actors.service._worker import Instance
 from schemas.manifest import Service
@@ -28,12 +29,14 @@ class Runner:
         files: WorkerFiles,
         *,
         on_end: Callable[[Ended], None],
+        log: ServiceLog,
     ) -> None:
         self._service = service
         self._schema = schema
         self._around = around
         self._files = files
         self._on_end = on_end
+        self._log = log
         self._process: Process | None = None
         self._gone = asyncio.Event()
         self._gone.set()
@@ -72,7 +75,7 @@ class Runner:
     def terminate(self) -> None:
         """Ask it to end; it is killed after its grace."""
         if self._process is not None:
-            self._process.terminate(self._service.stop_grace_s)
+            self._process.terminate(self._service.stop_grace_s, on_overdue=self._overdue)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -103,6 +106,9 @@ class Runner:
     def _line(self, line: bytes) -> None:
         pid = self._process.pid if self._process is not None else None
         output.info("%s", line.decode("utf-8", "replace"), extra={"service": self._service.name, "pid": pid})
+
+    def _overdue(self) -> None:
+        self._log.warning("killed, since it did not end within %g s", self._service.stop_grace_s)
 
     def _end(self, ended: Ended) -> None:
         self._process = None

@@ -1,7 +1,6 @@
 """One service's settings: a copy of its row for reading, and the only way to its next version."""
 
 import contextlib
-import logging
 import uuid
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ from actors.database import DatabaseActor, StoreUnavailable, UnknownService, Ver
 from actors.runtime import Handle, OutcomeUnknown, Rejected
 from actors.service._decision import Decision, InForce, OnWire, decide, on_wire
 from actors.service._files import Mark
+from actors.service._log import ServiceLog
 from actors.service._view import make_view
 from actors.signer import Unsigned
 from actors.vault import Unsealable, Vault
@@ -17,8 +17,6 @@ from schemas.changes import ConfigChange, ReadOnly, StaleVersion
 from schemas.records import Change, CommitRequest, Committed, SealedSecret, SecretChange, StoredService
 from schemas.service_schema import ServiceSchema
 from schemas.types import JSON, Revision, ServiceName
-
-logger = logging.getLogger(__name__)
 
 SETTLING_ATTEMPTS = 5
 
@@ -44,6 +42,7 @@ class Settings:
         database: Handle[DatabaseActor],
         vault: Vault,
         board: Board,
+        log: ServiceLog,
     ) -> None:
         """`environment`: the variables that the worker will see, as far as they override settings."""
         self._name = name
@@ -52,6 +51,7 @@ class Settings:
         self._database = database
         self._vault = vault
         self._board = board
+        self._log = log
         self._overrides = schema.from_environment(environment)
         self._overridden = schema.overridden(environment)
         self.revision = Revision(0)
@@ -80,7 +80,7 @@ class Settings:
             try:
                 opened[key] = self._vault.open(self._name, key, sealed)
             except Unsealable as error:
-                logger.error("%s", error)  # noqa: TRY400  # told as it is; the worker runs without it
+                self._log.error("%s", error)  # told as it is; the worker runs without it
         return opened
 
     def known_at_start_only(self, secrets: Mapping[str, str]) -> dict[str, JSON]:
@@ -222,6 +222,7 @@ class Settings:
             request_id=change.request_id,
         )
         self.revision = committed.revision
+        self._log.info("version %d by %s: %s", row.version, row.updated_by, decision.told() or change.reason)
         secrets = {**self._secrets, **sealed}
         self._hold(row, {key: value for key, value in secrets.items() if value is not None}, decision.wire)
         return committed
