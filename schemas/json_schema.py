@@ -1,17 +1,20 @@
 """Makes a model of a JSON Schema document, so that a worker in any language can bring its settings along.
 
-The document is an object with `properties`, one for each setting, and optionally `$schema`, `$id`, `title`,
-`description`, `type: "object"` and `additionalProperties: false`. Of JSON Schema (draft 2020-12) a setting has:
+The document is an object with `properties`, one for each setting, and optionally `$schema`, `$id`, `$defs`, `$comment`,
+`title`, `description`, `type: "object"`, `required` and `additionalProperties: false`. Of JSON Schema (draft 2020-12) a
+setting has:
 
 - `type`: `string`, `integer`, `number` or `boolean`, or a list of one of these and `"null"`; left out, it is `string`
-  where `enum` is given;
-- `enum` (texts), `minimum`, `maximum`, `exclusiveMinimum`, `minLength`, `maxLength`, `pattern` (searched for, not
-  anchored; without look-around and back-references, so that matching takes linear time);
-- `default`, required but for secrets and what may be null; `title`, `description`, `examples`;
-- `format: "path"`, and `writeOnly: true` for a secret;
+  where `enum` or `const` is given;
+- `anyOf` of one schema and `{"type": "null"}`, `$ref` to one of `$defs`, or `allOf` of one schema, as Pydantic writes them;
+- `enum` (texts), `const` (a text), `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `minLength`, `maxLength`,
+  `pattern` (searched for, not anchored; without look-around and back-references, so that matching takes linear time);
+- `default`, required but for secrets and what may be null; `title`, `description`, `examples`, `$comment`;
+- `format: "path"` (also `file-path`, `directory-path`), and `writeOnly: true` or `format: "password"` for a secret;
 - `x-apply` (`live` or `restart`, the default), `x-complexity` (`simple`, the default, or `advanced`), `x-unit`, `x-help`.
 
-Anything else is refused, since a rule that is silently not kept is worse than none.
+Anything else is refused, since a rule that is silently not kept is worse than none. `required` says nothing here: a
+configuration is always whole, since every setting has a default.
 """
 
 import math
@@ -21,10 +24,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field, SecretStr, StringConstraints, TypeAdapter, create_model
 from pydantic_core import SchemaError
 
+from schemas._flat_json_schema import flat_setting
 from schemas.model_reader import KEY, KEY_WORDS, MAX_SETTINGS
-from schemas.problems import SchemaInvalid, did_you_mean, listed
+from schemas.problems import SchemaInvalid, did_you_mean, listed, unknown_key
 from schemas.settings import PathText, ServiceModel
 
+_FORMATS: Final = ("path", "file-path", "directory-path", "password")
 _TYPES: Final[dict[str, Any]] = {"string": str, "integer": int, "number": float, "boolean": bool}
 
 
@@ -49,11 +54,14 @@ _COUNT: Final[_Check] = (_is_count, "a whole number from 0")
 _DOCUMENT: Final[dict[str, _Check]] = {
     "$schema": _TEXT,
     "$id": _TEXT,
+    "$comment": _TEXT,
+    "$defs": (lambda value: isinstance(value, Mapping), "an object"),
     "title": _TEXT,
     "description": _TEXT,
     "type": (lambda value: value == "object", '"object"'),
     "additionalProperties": (lambda value: value is False, "false: unknown keys are always refused"),
     "properties": (lambda value: isinstance(value, Mapping), "an object"),
+    "required": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of settings"),
 }
 _SETTING: Final[dict[str, _Check]] = {
     "type": (lambda value: _type_and_null(value) is not None, f"{listed(tuple(_TYPES))}, or a list of one and null"),
@@ -61,28 +69,48 @@ _SETTING: Final[dict[str, _Check]] = {
         lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
         "a list of at least one text",
     ),
+    "const": _TEXT,
     "minimum": _NUMBER,
     "maximum": _NUMBER,
     "exclusiveMinimum": _NUMBER,
+    "exclusiveMaximum": _NUMBER,
     "minLength": _COUNT,
     "maxLength": _COUNT,
     "pattern": _TEXT,
     "default": (lambda _: True, ""),
     "title": _TEXT,
     "description": _TEXT,
+    "$comment": _TEXT,
     "examples": (lambda value: isinstance(value, list), "a list"),
-    "format": (lambda value: value == "path", '"path"'),
+    "format": (lambda value: value in _FORMATS, listed([f'"{each}"' for each in _FORMATS])),
     "writeOnly": (lambda value: isinstance(value, bool), "true or false"),
     "x-apply": (lambda value: value in ("live", "restart"), '"live" or "restart"'),
     "x-complexity": (lambda value: value in ("simple", "advanced"), '"simple" or "advanced"'),
     "x-unit": _TEXT,
     "x-help": _TEXT,
 }
+# JSON Schema's other keywords, of which nobody may be told that they were meant as one of ours.
+_UNSUPPORTED: Final = frozenset(
+    """
+    $anchor $dynamicAnchor $dynamicRef $recursiveRef $vocabulary additionalItems contains contentEncoding
+    contentMediaType contentSchema definitions dependencies dependentRequired dependentSchemas deprecated else if items
+    maxContains maxItems maxProperties minContains minItems minProperties multipleOf not oneOf patternProperties
+    prefixItems propertyNames readOnly then unevaluatedItems unevaluatedProperties uniqueItems
+    """.split()  # noqa: SIM905 - a list takes a line for each word
+) | {"anyOf", "allOf", "$ref"}
+_BOUNDS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 # Keyword to the types that it says something about.
 _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum"), ("integer", "number")),
-    **dict.fromkeys(("minLength", "maxLength", "pattern", "enum", "format", "writeOnly"), ("string",)),
+    **dict.fromkeys(_BOUNDS, ("integer", "number")),
+    **dict.fromkeys(("minLength", "maxLength", "pattern", "enum", "const", "format", "writeOnly"), ("string",)),
 }
+_NO_NUMBER_BETWEEN: Final = (
+    ("minimum", "maximum"),
+    ("minimum", "exclusiveMaximum"),
+    ("exclusiveMinimum", "maximum"),
+    ("exclusiveMinimum", "exclusiveMaximum"),
+    ("minLength", "maxLength"),
+)
 _ARGUMENTS: Final = {
     "title": "title",
     "description": "description",
@@ -90,6 +118,7 @@ _ARGUMENTS: Final = {
     "minimum": "ge",
     "maximum": "le",
     "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
     "minLength": "min_length",
     "maxLength": "max_length",
     "pattern": "pattern",
@@ -108,13 +137,16 @@ def model_from_json_schema(document: Mapping[str, Any], source: str) -> type[Bas
         raise SchemaInvalid(source, [*problems, '"properties" must be an object with at least one setting'])
     if len(properties) > MAX_SETTINGS:
         raise SchemaInvalid(source, [f"it has {len(properties)} settings; at most {MAX_SETTINGS} are allowed"])
+    definitions = document.get("$defs")
     fields: dict[str, Any] = {}
     for key, raw in properties.items():
         where = f'setting "{key[:80]}": '
-        found = _name_problems(key) or _setting_problems(raw)
+        flat, found = flat_setting(raw, definitions if isinstance(definitions, Mapping) else {})
+        found = _name_problems(key) or found or _setting_problems(flat)
         problems += [where + problem for problem in found]
         if not found:
-            fields[key] = _field(raw)
+            fields[key] = _field(flat)
+    problems += _required_problems(document.get("required"), properties)
     if problems:
         raise SchemaInvalid(source, problems)
     return create_model("Settings", __base__=ServiceModel, __module__=__name__, **fields)
@@ -128,11 +160,15 @@ def _name_problems(key: str) -> list[str]:
     return []
 
 
-def _setting_problems(raw: object) -> list[str]:
-    if not isinstance(raw, Mapping):
-        return ["it must be an object"]
+def _required_problems(required: object, properties: Mapping[str, Any]) -> list[str]:
+    # Of another type, it was told already.
+    names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+    return [f'"required": {unknown_key(name, properties)}' for name in names if name not in properties]
+
+
+def _setting_problems(raw: Mapping[str, Any]) -> list[str]:
     problems = _wrong_keywords("", raw, _SETTING)
-    if "type" not in raw and "enum" not in raw:
+    if not {"type", "enum", "const"} & raw.keys():
         problems.append(f'"type" is missing; it can be {listed(tuple(_TYPES))}')
     if problems:
         return problems
@@ -142,18 +178,23 @@ def _setting_problems(raw: object) -> list[str]:
         for keyword, types in _ONLY_FOR.items()
         if keyword in raw and type_ not in types
     ]
-    special = [keyword for keyword in ("enum", "format", "writeOnly") if raw.get(keyword)]
-    if len(special) > 1:
+    special = [keyword for keyword in ("enum", "const", "format", "writeOnly") if raw.get(keyword)]
+    if len(special) > 1 and not (
+        _is_secret(raw) and special == ["format", "writeOnly"] and raw["format"] == "password"
+    ):
         problems.append(f"{listed(special, 'and')} cannot be combined")
-    if "default" not in raw and not nullable and not raw.get("writeOnly"):
-        problems.append('"default" is missing')
-    for low, high in (("minimum", "maximum"), ("exclusiveMinimum", "maximum"), ("minLength", "maxLength")):
-        if low in raw and high in raw and raw[low] > raw[high]:
-            problems.append(f'"{low}" {raw[low]} is more than "{high}" {raw[high]}')
+    if "default" not in raw and not nullable and not _is_secret(raw):
+        problems.append('"default" is missing: nobody has to set it, so it needs one, or may be null')
+    for low, high in _NO_NUMBER_BETWEEN:
+        if low in raw and high in raw:
+            if raw[low] > raw[high]:
+                problems.append(f'"{low}" {raw[low]} is more than "{high}" {raw[high]}')
+            elif raw[low] == raw[high] and "exclusive" in low + high:
+                problems.append(f'"{low}" and "{high}" are both {raw[low]}, which leaves no number')
     if type_ == "integer":
         problems += [
             f'"{keyword}" must be a whole number, since the type is integer'
-            for keyword in ("minimum", "maximum", "exclusiveMinimum")
+            for keyword in _BOUNDS
             if isinstance(raw.get(keyword), float) and not raw[keyword].is_integer()
         ]
     if "pattern" in raw and (reason := _pattern_problem(raw["pattern"])):
@@ -165,7 +206,8 @@ def _wrong_keywords(where: str, raw: Mapping[str, Any], known: Mapping[str, _Che
     problems = []
     for keyword, value in raw.items():
         if keyword not in known:
-            suggestion = did_you_mean(str(keyword), known) or f"; supported are {listed(tuple(known), 'and')}"
+            suggestion = "" if keyword in _UNSUPPORTED | _SETTING.keys() else did_you_mean(str(keyword), known)
+            suggestion = suggestion or f"; supported are {listed(tuple(known), 'and')}"
             problems.append(f'{where}keyword "{str(keyword)[:80]}" is not supported{suggestion}')
             continue
         fits, words = known[keyword]
@@ -184,6 +226,10 @@ def _type_and_null(value: object) -> tuple[str, bool] | None:
     return None
 
 
+def _is_secret(raw: Mapping[str, Any]) -> bool:
+    return bool(raw.get("writeOnly")) or raw.get("format") == "password"
+
+
 def _kind(raw: Mapping[str, Any]) -> tuple[str, bool]:
     return _type_and_null(raw.get("type", "string")) or ("string", False)
 
@@ -200,15 +246,15 @@ def _pattern_problem(pattern: str) -> str | None:
 def _field(raw: Mapping[str, Any]) -> tuple[Any, Any]:
     name, nullable = _kind(raw)
     type_ = _TYPES[name]
-    if raw.get("writeOnly"):
+    if _is_secret(raw):
         type_, nullable = SecretStr, True
-    elif "enum" in raw:
-        type_ = Literal[tuple(raw["enum"])]
+    elif "enum" in raw or "const" in raw:
+        type_ = Literal[tuple(raw.get("enum", [raw.get("const")]))]
     elif "format" in raw:
         type_ = PathText
     arguments = {_ARGUMENTS[keyword]: value for keyword, value in raw.items() if keyword in _ARGUMENTS}
     if name == "integer":
-        arguments |= {bound: int(arguments[bound]) for bound in ("ge", "gt", "le") if bound in arguments}
+        arguments |= {bound: int(arguments[bound]) for bound in ("ge", "gt", "le", "lt") if bound in arguments}
     extra = {keyword: value for keyword, value in raw.items() if keyword.startswith("x-")}
     # Nothing but the document's own values goes in, and those were checked above.
     info = Field(default=raw.get("default"), json_schema_extra=extra, **arguments)

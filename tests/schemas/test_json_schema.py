@@ -1,11 +1,14 @@
 """A JSON Schema document as a service's model."""
 
-from typing import Any
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, Field, SecretStr
 
 from schemas.problems import ConfigInvalid, SchemaInvalid
-from schemas.registry import schema_for
+from schemas.registry import BUILT_IN, schema_for
 
 KITCHEN: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -94,7 +97,31 @@ def test_a_document_becomes_a_schema_like_any_other() -> None:
             {"type": "string", "default": "", "pattern": "(?=a)"},
             '"pattern" is not a regular expression that can be used',
         ),
-        ({"type": "string", "default": "", "format": "email"}, '"format" must be "path"'),
+        ({"type": "string", "default": "", "format": "email"}, '"format" must be "path", "file-path"'),
+        (
+            {"type": "number", "default": 1, "exclusiveMinimum": 1, "exclusiveMaximum": 1},
+            '"exclusiveMinimum" and "exclusiveMaximum" are both 1, which leaves no number',
+        ),
+        ({"type": "integer", "default": 1, "exclusiveMaximum": 0.5}, '"exclusiveMaximum" must be a whole number'),
+        ({"type": "string", "default": "", "exclusiveMaximum": 1}, '"exclusiveMaximum" says nothing about the type'),
+        ({"const": 3, "default": "a"}, '"const" must be a text'),
+        ({"const": "a", "enum": ["a"], "default": "a"}, "enum and const cannot be combined"),
+        (
+            {"anyOf": [{"type": "integer"}, {"type": "string"}], "default": 1},
+            '"anyOf" must be a list of one schema and {"type": "null"}',
+        ),
+        ({"anyOf": [{}, {"type": "null"}]}, '"type" is missing'),
+        ({"anyOf": 3}, '"anyOf" must be a list of one schema'),
+        ({"anyOf": [3, {"type": "null"}]}, '"anyOf" must hold an object'),
+        ({"anyOf": [{"anyOf": []}, {"type": "null"}]}, 'keyword "anyOf" is not supported'),
+        (
+            {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}], "minimum": 1},
+            '"minimum" stands beside and inside "anyOf" with two values; remove one',
+        ),
+        ({"allOf": [{}, {}]}, '"allOf" must be a list of one schema'),
+        ({"$ref": "#/$defs/Loop", "type": "string", "default": ""}, 'keyword "$ref" is not supported'),
+        ({"$ref": "other.json"}, '"$ref" must be "#/$defs/…" and name one of the document\'s "$defs"'),
+        ({"$ref": 3}, '"$ref" must be "#/$defs/…"'),
         ({"type": "string", "default": "", "x-apply": "later"}, '"x-apply" must be "live" or "restart"'),
         ({"enum": [], "default": ""}, '"enum" must be a list of at least one text'),
         ({"enum": ["a"], "default": "a", "writeOnly": True}, "enum and writeOnly cannot be combined"),
@@ -107,8 +134,9 @@ def test_a_document_becomes_a_schema_like_any_other() -> None:
     ],
 )
 def test_a_mistake_is_named(setting: object, problem: str) -> None:
+    document = {"properties": {"volume": setting}, "$defs": {"Loop": {"$ref": "#/$defs/Loop"}}}
     with pytest.raises(SchemaInvalid) as caught:
-        schema_for("kitchen", {"properties": {"volume": setting}}, source="kitchen.json")
+        schema_for("kitchen", document, source="kitchen.json")
     (found,) = caught.value.problems
     assert problem in found
     assert "volume" in found.lower()
@@ -137,7 +165,7 @@ def test_names_that_are_taken(key: str, problem: str) -> None:
 def test_mistakes_of_the_document_are_told_together() -> None:
     document = {
         "type": "array",
-        "required": ["a"],
+        "required": ["a", "c"],
         "additionalProperties": True,
         "properties": {"a": {"type": "x"}, "b": 1},
     }
@@ -150,3 +178,72 @@ def test_mistakes_of_the_document_are_told_together() -> None:
 def test_a_document_without_settings(document: dict[str, Any]) -> None:
     with pytest.raises(SchemaInvalid, match='"properties" must be an object with at least one setting'):
         schema_for("kitchen", document)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_what_pydantic_prints_of_a_built_in_model_describes_the_same_settings(name: str) -> None:
+    printed = schema_for(name, BUILT_IN[name].model_json_schema())
+    assert dict(printed.fields) == dict(schema_for(name).fields)
+    assert printed.digest == schema_for(name).digest
+
+
+class Mood(Enum):
+    """Its title and description are not the setting's."""
+
+    WARM = "warm"
+    COLD = "cold"
+
+
+class Lamp(BaseModel):
+    """What a worker's author writes who knows nothing of us."""
+
+    percent: int = Field(5, title="Percent", gt=0, lt=100)
+    share: float = Field(0.5, title="Share", gt=0, lt=1)
+    steps: int | None = Field(None, title="Steps", ge=2, le=9)
+    name: str | None = Field(None, title="Name", pattern="^[a-z]+$", max_length=9)
+    token: SecretStr | None = Field(None, title="Token", min_length=8)
+    folder: Path = Field(Path("/srv"), title="Folder")
+    picture: Path | None = Field(None, title="Picture")
+    mood: Mood = Field(Mood.WARM, title="Mood")
+    scene: Literal["day", "night"] = Field("day", title="Scene")
+    maker: Literal["us"] = Field("us", title="Maker")
+
+
+def test_what_pydantic_prints_of_a_plain_model_describes_the_same_settings() -> None:
+    printed = schema_for("lamp", Lamp.model_json_schema())
+    assert dict(printed.fields) == dict(schema_for("lamp", Lamp).fields)
+    for values in ({"percent": 100}, {"share": 1}, {"steps": 1}, {"name": "A"}, {"mood": "x"}, {"maker": "them"}):
+        with pytest.raises(ConfigInvalid):
+            printed.check(values)
+    assert printed.check({"percent": 99, "steps": None, "mood": "cold"})["mood"] == "cold"
+
+
+def test_a_required_setting_needs_a_default_or_may_be_null() -> None:
+    properties = {"a": {"type": "string"}, "b": {"type": ["string", "null"]}, "c": {"type": "string", "default": ""}}
+    with pytest.raises(SchemaInvalid) as caught:
+        schema_for("kitchen", {"properties": properties, "required": ["a", "b", "c", "bb"]})
+    assert caught.value.problems == (
+        'setting "a": "default" is missing: nobody has to set it, so it needs one, or may be null',
+        '"required": unknown key "bb"; did you mean "b"?',
+    )
+    del properties["a"]
+    assert schema_for("kitchen", {"properties": properties, "required": ["b", "c"]}).keys == ("b", "c")
+
+
+@pytest.mark.parametrize(
+    "keyword", ["multipleOf", "minItems", "maxProperties", "contentEncoding", "oneOf", "deprecated"]
+)
+def test_nobody_is_told_that_one_rule_was_meant_as_another(keyword: str) -> None:
+    with pytest.raises(SchemaInvalid) as caught:
+        schema_for("kitchen", {"properties": {"a": {"type": "string", "default": "", keyword: 1}}})
+    (problem,) = caught.value.problems
+    assert f'keyword "{keyword}" is not supported; supported are type,' in problem
+    assert "did you mean" not in problem
+
+
+def test_settings_beside_properties_are_not_taken_for_something_else() -> None:
+    with pytest.raises(SchemaInvalid) as caught:
+        schema_for("kitchen", {"proprties": {}, "default": 3, "properties": {"a": {"type": "string", "default": ""}}})
+    first, second = caught.value.problems
+    assert first == 'keyword "proprties" is not supported; did you mean "properties"?'
+    assert "did you mean" not in second
