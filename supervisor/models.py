@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -44,9 +47,9 @@ def load_schema(service: str, reference: str, folder: Path) -> ServiceSchema:
     Args:
         service: the service's name.
         reference: `some.schema.json` (relative to `folder`, at most 1 MiB; see `schemas.json_schema`),
-            `package.module:Class` (a Pydantic model that the supervisor's own Python can import), or the name of a
-            built-in model. A plain model's settings are simple and need a restart unless `json_schema_extra` gives
-            `x-complexity` and `x-apply`; `SecretStr | None` is a secret, `Path` a path.
+            `package.module:Class` (a Pydantic model in a module beside the manifest, or one that the supervisor's own
+            Python can import), or the name of a built-in model. A plain model's settings are simple and need a restart
+            unless `json_schema_extra` gives `x-complexity` and `x-apply`; `SecretStr | None` is a secret, `Path` a path.
         folder: the manifest's.
 
     Raises:
@@ -56,7 +59,7 @@ def load_schema(service: str, reference: str, folder: Path) -> ServiceSchema:
         path = folder / reference
         return schema_for(service, _read_document(path), source=str(path))
     if ":" in reference:
-        return schema_for(service, _import_model(reference), source=f"model {reference}")
+        return schema_for(service, _import_model(reference, folder), source=f"model {reference}")
     return schema_for(service, reference)
 
 
@@ -96,12 +99,13 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number in JSON")
 
 
-def _import_model(reference: str) -> type[BaseModel]:
+def _import_model(reference: str, folder: Path) -> type[BaseModel]:
     module_name, _, class_name = reference.partition(":")
     source = f"model {reference}"
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
         raise SchemaInvalid(source, ["is not an import path; it looks like package.module:Class"])
-    module = _import(module_name, source)
+    with _importable_from(folder):
+        module = _import(module_name, source, folder)
     model = getattr(module, class_name, None)
     if model is None:
         models = [name for name, value in vars(module).items() if _is_model(value)]
@@ -111,13 +115,32 @@ def _import_model(reference: str) -> type[BaseModel]:
     return model  # type: ignore[no-any-return] # judged in the line above
 
 
-def _import(name: str, source: str) -> ModuleType:
+@contextmanager
+def _importable_from(folder: Path) -> Iterator[None]:
+    """`folder` is looked into first, and only in here: no later import of ours may find something else there.
+
+    It names the same place after a change of the working folder.
+    """
+    entry = str(folder.absolute())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        # The module may have put something in front of it, or have taken it out.
+        with suppress(ValueError):
+            sys.path.remove(entry)
+
+
+def _import(name: str, source: str, folder: Path) -> ModuleType:
+    # A file that has come since somebody looked into the folder last would not be seen.
+    importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise SchemaInvalid(
-            source, [f"there is no module {error.name}; install its package beside the supervisor"]
-        ) from error
+        what = "install its package beside the supervisor"
+        if error.name in {name, name.partition(".")[0]}:
+            what = f"put {name.replace('.', '/')}.py beside the manifest (in {folder}), or install its package"
+        raise SchemaInvalid(source, [f"there is no module {error.name}; {what}"]) from error
     except (Exception, SystemExit) as error:  # a foreign module may raise anything while it is imported
         raise SchemaInvalid(source, [f"importing {name} failed: {type(error).__name__}: {error}"]) from error
 

@@ -97,6 +97,47 @@ def test_json_schema_that_is_not_there(tmp_path: Path) -> None:
     assert "kitchen.json: cannot be read: no such file or directory" in refused("kitchen.json", tmp_path)
 
 
+@pytest.fixture
+def lamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that lies in the manifest's folder and nowhere on the path; forgotten again afterwards."""
+    name = f"lamp_of_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.setitem(sys.modules, name, None)
+    del sys.modules[name]
+    return name
+
+
+def test_a_model_beside_the_manifest(tmp_path: Path, lamp: str) -> None:
+    before = list(sys.path)
+    assert load_schema("kitchen", f"{lamp}:Kitchen", tmp_path).defaults() == {"brightness": 80}
+    assert sys.path == before
+
+
+def test_a_module_beside_the_manifest_may_import_its_neighbour(tmp_path: Path, lamp: str) -> None:
+    (tmp_path / f"{lamp}.py").rename(tmp_path / f"{lamp}_base.py")
+    (tmp_path / f"{lamp}.py").write_text(f"from {lamp}_base import Kitchen\n")
+    try:
+        assert load_schema("kitchen", f"{lamp}:Kitchen", tmp_path).secret_keys == {"api_key"}
+    finally:
+        sys.modules.pop(f"{lamp}_base", None)
+
+
+@pytest.mark.parametrize("statement", ["1 / 0", "import sys; sys.path.insert(0, '/nowhere'); raise SystemExit(3)"])
+def test_the_path_is_restored_after_a_failure(
+    tmp_path: Path, lamp: str, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / f"{lamp}.py").write_text(statement)
+    assert f"importing {lamp} failed" in refused(f"{lamp}:Kitchen", tmp_path)
+    assert str(tmp_path) not in sys.path
+
+
+def test_where_a_missing_module_goes_is_said(tmp_path: Path) -> None:
+    assert refused("mylamp:Lamp", tmp_path).endswith(
+        f"there is no module mylamp; put mylamp.py beside the manifest (in {tmp_path}), or install its package"
+    )
+
+
 def test_model_by_import_path(tmp_path: Path, module: str) -> None:
     schema = load_schema("kitchen", f"{module}:Kitchen", tmp_path)
     assert (schema.defaults(), schema.secret_keys) == ({"brightness": 80}, {"api_key"})
