@@ -27,6 +27,10 @@ class Component(StrEnum):
     BRIDGE = "bridge"
 
 
+TOLD_BY_OTHERS = frozenset({Component.BROKER})
+"""Those whose turns are in the log already: that of a part which ends and is started again, by its supervisor."""
+
+
 class HealthActor(Actor):
     """Takes reports (`tell`), writes the board, and hands each new report to `publish`.
 
@@ -71,7 +75,7 @@ class HealthActor(Actor):
             return
         since = datetime.now(UTC) if known is None or known.ok != ok else known.since
         self._board.components[component] = ComponentHealth(ok=ok, detail=detail, since=since, address=address)
-        if known is None or known.ok != ok:
+        if (known is None or known.ok != ok) and component not in TOLD_BY_OTHERS:
             (logger.info if ok else logger.warning)(
                 "%s is %s%s", component, "well" if ok else "ill", detail and f": {detail}"
             )

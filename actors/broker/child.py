@@ -10,7 +10,7 @@ import orjson
 
 from actors.broker.config import BrokerConfig, broker_command, write_config
 from actors.process import DEFAULT_PATH, INSTANCE_VARIABLE, Command, Ended, Process, new_instance, record_instance
-from actors.runtime import Actor
+from actors.runtime import Actor, Foreseen
 
 logger = logging.getLogger("broker")
 
@@ -21,7 +21,7 @@ RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ti
 """What `extra` may not hold, and the time, which each line gets anyway."""
 
 
-class BrokerDied(Exception):
+class BrokerDied(Foreseen):
     """The broker's process has ended by itself."""
 
 

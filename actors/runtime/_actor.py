@@ -20,7 +20,7 @@ from actors.runtime._exit import Ending, Exit
 from actors.runtime._future import LoopFuture, running_loop
 from actors.runtime._inbox import DEFAULT_CAPACITY, Inbox
 from actors.runtime._ref import Ref, asking
-from actors.runtime.errors import ActorDied, ActorDown
+from actors.runtime.errors import ActorDied, ActorDown, Foreseen
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,9 @@ class Actor(pykka.Actor):
     async def __fail(self, why: Exit) -> None:
         error = why.error
         assert error is not None
-        if why.ending is Ending.FAILED:
+        if isinstance(error, Foreseen):
+            logger.debug("%s failed: %s", self, error)  # its supervisor tells it
+        elif why.ending is Ending.FAILED:
             logger.error("%s failed", self, exc_info=error)
         try:
             async with asyncio.timeout(self.cleanup_timeout):

@@ -39,5 +39,12 @@ class ActorDied(OutcomeUnknown, pykka.ActorDeadError):
     """The actor ended while it was at work on the message."""
 
 
+class Foreseen(Exception):
+    """Base of failures that are part of an actor's life, such as the end of its process.
+
+    The message is a sentence for a person, and its supervisor tells it in one line: a traceback would lead nobody anywhere.
+    """
+
+
 class BlockingOnLoop(RuntimeError):
     """A blocking call on the event loop's own thread, which could never return. Await instead."""

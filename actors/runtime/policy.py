@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from actors.runtime._ref import Ref
+from actors.runtime.errors import Foreseen
 from actors.runtime.handle import Handle
 
 
@@ -70,5 +71,5 @@ class ChildSpec:
         return self.handle.name
 
 
-class Escalation(Exception):
+class Escalation(Foreseen):
     """A supervisor gave up on a child: it ended more often than its intensity allows."""

@@ -17,7 +17,7 @@ from actors.runtime._actor import Actor
 from actors.runtime._exit import Ending, Exit
 from actors.runtime._inbox import Control
 from actors.runtime._ref import Ref
-from actors.runtime.errors import ActorDown
+from actors.runtime.errors import ActorDown, Foreseen
 from actors.runtime.policy import Backoff, ChildSpec, Escalation, Intensity, Restart, Strategy
 
 logger = logging.getLogger(__name__)
@@ -161,11 +161,12 @@ class Supervisor(Actor):
         if kind is Restart.TEMPORARY:
             del self._children[ended.name]
         elif kind is Restart.PERMANENT or ended.exit.ending is not Ending.STOPPED:
-            why = str(ended.exit)  # not the exit itself: a log that keeps it would keep the actor
-            logger.warning("%s ended (%s)", ended.name, why)
-            await self._plan_restart(child, why)
+            error = ended.exit.error
+            # Text, not the exit itself: a log that keeps it would keep the actor.
+            what = f"{ended.name}: {error}" if isinstance(error, Foreseen) else f"{ended.name} ended ({ended.exit})"
+            await self._plan_restart(child, what)
 
-    async def _plan_restart(self, child: _Child, why: str) -> None:
+    async def _plan_restart(self, child: _Child, what: str) -> None:
         now = self._clock()
         for ends in (self._ends, child.ends):
             ends.append(now)
@@ -173,17 +174,17 @@ class Supervisor(Actor):
                 ends.popleft()
         if len(self._ends) > self._intensity.restarts:
             raise Escalation(
-                f"{child.spec.name} ended ({why}): {len(self._ends)} ends within {self._intensity.window:g} s, "
+                f"{what}: {len(self._ends)} ends within {self._intensity.window:g} s, "
                 f"{self._intensity.restarts} allowed"
             )
+        delay = self._backoff.delay(len(child.ends))
+        logger.warning("%s; it is started again %s", what, f"in {delay:.1f} s" if delay else "at once")
         for other in reversed(self._taken_along(child)):
             await self._stop_child(other)
             if other.spec.restart is Restart.TEMPORARY:
                 del self._children[other.spec.name]
         child.due = due = _RestartDue(child)
-        due.timer = asyncio.get_running_loop().call_later(
-            self._backoff.delay(len(child.ends)), self._tell_due, due, context=Context()
-        )
+        due.timer = asyncio.get_running_loop().call_later(delay, self._tell_due, due, context=Context())
 
     def _taken_along(self, child: _Child) -> list[_Child]:
         if self._strategy is Strategy.ONE_FOR_ONE:
@@ -205,10 +206,14 @@ class Supervisor(Actor):
             child.restarts += 1
             try:
                 await self._start_child(child)
+            except Foreseen as error:
+                await self._plan_restart(child, f"{child.spec.name}: {error}")
+                return
             except Exception as error:
                 logger.exception("%s could not be started again", child.spec.name)
-                await self._plan_restart(child, f"not started: {error!r}")
+                await self._plan_restart(child, f"{child.spec.name} ended (not started: {error!r})")
                 return
+            logger.info("%s runs again", child.spec.name)
 
     # -- one child
 

@@ -94,13 +94,19 @@ async def test_it_listens_where_it_says_and_ends_in_order(place: Place) -> None:
     assert not psutil.pid_exists(pid)
 
 
-async def test_one_that_dies_comes_back_on_its_port(place: Place) -> None:
+async def test_one_that_dies_comes_back_on_its_port(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "actors")
     async with supervised(place):
         pid = await place.pid()
         os.kill(pid, signal.SIGKILL)
         await eventually(lambda: len(place.addresses) == 2)
         assert place.addresses[0] == place.addresses[1]
         assert await place.pid() != pid
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("actors.")] == [
+        "broker: the embedded broker was killed by SIGKILL; it is started again at once",
+        "broker runs again",
+    ]
+    assert "Traceback" not in caplog.text
     assert not end_leftovers(place.folder / "instances")
 
 

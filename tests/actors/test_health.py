@@ -111,6 +111,7 @@ async def test_a_change_of_state_is_logged_as_nobodys_request(
     async with running(board, published) as health:
         await health.ask(HealthActor.database, DatabaseStatus.LOCKED, "the disk is full")
         await health.ask(HealthActor.database, DatabaseStatus.HEALTHY)
+        await health.ask(HealthActor.report, Component.BROKER, False, "it was killed")  # told by its supervisor
     caplog.handler.removeFilter(note)
     assert seen == [("database is ill: the disk is full", "nobody's"), ("database is well", "nobody's")]
 

@@ -16,6 +16,7 @@ from actors.runtime import (
     ChildSpec,
     Ending,
     Escalation,
+    Foreseen,
     Handle,
     Intensity,
     LoopFuture,
@@ -280,7 +281,7 @@ async def test_escalation_climbs(family: Family) -> None:
     await family.crash("c")
     exit_ = await ended(root)
     assert isinstance(exit_.error, Escalation)
-    assert "inner ended (failed: Escalation: c ended" in str(exit_.error)
+    assert "inner: c ended (failed: ValueError: c crashed): " in str(exit_.error)
     await family.logged("!b", "-c", "+b", "+c", "!c", "-b", "-a")
 
 
@@ -329,6 +330,25 @@ async def test_a_start_that_fails_is_tried_again(family: Family, caplog: pytest.
     assert told.asked == [1, 2, 3]
     assert caplog.text.count("a could not be started again") == 2
     assert await family.handles["a"].ask(Child.incarnation) == 4
+
+
+async def test_a_foreseen_end_is_told_in_one_line(family: Family, caplog: pytest.LogCaptureFixture) -> None:
+    """Once with when it is started again, once when it is back; the same for a start that fails."""
+
+    async def fail_foreseen() -> None:
+        raise Foreseen("its port is taken")
+
+    caplog.set_level(logging.INFO)
+    await family.started("a", backoff=Told(seconds=0.1))
+    family.starts["a"].append(fail_foreseen)
+    family.handles["a"].tell(Child.crash, Foreseen("its process was killed"))
+    await family.logged("!a", "+a", "+a")
+    await family.handles["a"].ask(Child.incarnation)
+    assert [(record.levelname, record.getMessage(), record.exc_info) for record in caplog.records] == [
+        ("WARNING", "a: its process was killed; it is started again in 0.1 s", None),
+        ("WARNING", "a: its port is taken; it is started again in 0.1 s", None),
+        ("INFO", "a runs again", None),
+    ]
 
 
 async def test_a_start_that_hangs_is_cancelled_and_tried_again(family: Family) -> None:
