@@ -71,6 +71,8 @@ class FieldSpec:
     def from_json(self, value: object) -> JSON:
         """`value` as this setting's JSON type, without judging its range.
 
+        Control characters are left to the setting's own rules, but for NUL, which no text may hold.
+
         A whole number is taken where a float is wanted, and 5.0 where an integer is, since JSON has one kind of
         number. Nothing else is converted.
 
@@ -86,8 +88,12 @@ class FieldSpec:
             raise Refused(self.wrong(value, f"It must be {_TYPE_WORDS[self.type]}.", "wrong_type"))
         if isinstance(converted, int) and abs(converted) > MAX_INTEGER:
             raise Refused(self.out_of_range(value) if self._bounded() else self.wrong(value, _TOO_BIG, "out_of_range"))
-        if isinstance(converted, str) and len(converted) > MAX_TEXT:
-            raise Refused(self.wrong_length(converted))
+        if isinstance(converted, str) and self.type != "enum":
+            if "\0" in converted:
+                # No environment variable, path or argument of a worker can carry it.
+                raise Refused(FieldError(self.key, f"{self.title} holds a NUL character. It must not.", "format"))
+            if len(converted) > MAX_TEXT:
+                raise Refused(self.wrong_length(converted))
         return converted
 
     def from_text(self, text: str) -> JSON:

@@ -36,7 +36,7 @@ def valid_values(spec: FieldSpec) -> st.SearchStrategy[Any]:
         return st.floats(spec.minimum, spec.maximum, allow_nan=False)
     if spec.type == "enum" or spec.pattern or spec.type == "path" or "regex" in spec.key or "phrase" in spec.key:
         return st.sampled_from([*spec.examples])
-    letters = st.characters(exclude_categories=["Cs"])
+    letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
     return st.text(letters, min_size=spec.min_length or 0, max_size=min(spec.max_length or 80, 80))
 
 

@@ -112,7 +112,7 @@ def test_secret_and_restart_keys() -> None:
             memory,
             "memory_dir",
             "/a\0b",
-            'Memory folder holds a NUL character. It must not, for example "/data/memory".',
+            "Memory folder holds a NUL character. It must not.",
         ),
     ],
 )
@@ -473,3 +473,22 @@ def test_unknown_built_in_model() -> None:
     with pytest.raises(SchemaInvalid, match=r'did you mean "tts-worker"\?'):
         schema_for("kitchen", "tts-wroker")
     assert schema_for("kitchen", "tts-worker").name == "kitchen"
+
+
+class Texts(BaseModel):
+    name: str = "a"
+    folder: Path = Path("/srv")
+    token: SecretStr | None = None
+
+
+@pytest.mark.parametrize(("key", "title"), [("name", "Name"), ("folder", "Folder"), ("token", "Token")])
+def test_no_text_holds_a_nul(key: str, title: str) -> None:
+    value = {key: "/hunter2\0"}
+    values, secrets = ({}, value) if key == "token" else (value, {})
+    (error,) = errors(ServiceSchema("texts", Texts), values, secrets=secrets)
+    assert (error.field, error.message, error.type) == (key, f"{title} holds a NUL character. It must not.", "format")
+
+
+def test_other_control_characters_are_the_owners_choice() -> None:
+    text = "a\tb\r\n\x01\x1b[0m\x7f\u2028"
+    assert ServiceSchema("texts", Texts).check({"name": text})["name"] == text
