@@ -12,6 +12,7 @@ from api.problems import Problem, quoted
 from api.state import Limits
 from schemas.base import Model
 from schemas.problems import FieldError, unknown_keys
+from schemas.types import Epoch
 
 JSON_TYPE = "application/json"
 MERGE_PATCH_TYPE = "application/merge-patch+json"
@@ -37,8 +38,8 @@ class ConfigChangeBody(Model):
         Field(ge=1, le=2**63 - 1, strict=True, description="The version that you have seen; else send `If-Match`."),
     ] = None
     config_epoch: Annotated[
-        Annotated[str, StringConstraints(max_length=64)] | None,
-        Field(description="The epoch that you have seen; it is compared where given."),
+        Epoch | None,
+        Field(description="The epoch that you have seen, a UUID; it is compared where given."),
     ] = None
     reason: Annotated[
         Annotated[str, StringConstraints(max_length=1000)] | None,
@@ -161,6 +162,8 @@ def _said(error: Any) -> FieldError:
             return _wrong(key, "It must be an object.")
         case "int_type" | "int_from_float":
             return _wrong(key, "It must be a whole number.")
+        case "string_pattern_mismatch":
+            return FieldError(key, "It must be a UUID, in lower case, as a GET shows it.", "pattern")
         case "greater_than_equal":
             return FieldError(key, "It must be at least 1.", "out_of_range")
         case "less_than_equal":

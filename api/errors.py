@@ -22,7 +22,8 @@ def problem_of(error: Exception, *, path: str, request_id: str) -> Problem:
             current = {
                 "version": error.current,
                 "config_epoch": error.config_epoch,
-                "request_id": error.request_id,
+                # A row that the start made comes from no request.
+                "request_id": error.request_id or None,
             }
             return Problem("stale-version", str(error), current=current)
         case OverriddenByEnvironment():

@@ -25,7 +25,7 @@ class CurrentVersion(Model):
 
     version: int
     config_epoch: str
-    request_id: str
+    request_id: Annotated[str | None, Field(description="Null where no request made it, but the start.")]
 
 
 class ProblemDetails(Model):

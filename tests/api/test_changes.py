@@ -7,13 +7,16 @@ import pytest
 
 from actors import OutcomeUnknown, Rejected
 from api.models import ChangeAnswer, ProblemDetails
-from schemas.changes import OverriddenByEnvironment, ReadOnly
+from schemas.changes import OverriddenByEnvironment, ReadOnly, StaleVersion
 from schemas.problems import ConfigInvalid, FieldError
 from tests.api.conftest import WRITER, Running
 from tests.api.fake_services import EPOCH
 from tests.support import eventually
 
 SERVICE = "/api/config/services/stt-worker"
+
+
+OTHER_EPOCH = "ffffffff-ffff-4fff-8fff-ffffffffffff"
 
 
 def body(**changes):
@@ -84,8 +87,15 @@ async def test_a_stale_version_tells_what_is_current_and_who_made_it(api: Runnin
     assert problem.current.model_dump() == {"version": 2, "config_epoch": EPOCH, "request_id": "winner"}
 
 
+async def test_a_version_that_no_request_made_has_no_request_id(api: Running):
+    api.services.failure = StaleVersion(2, 1, EPOCH, "")
+    problem = await refused(api, body(version=2), status=409, code="stale-version")
+    assert problem.current is not None
+    assert problem.current.model_dump() == {"version": 1, "config_epoch": EPOCH, "request_id": None}
+
+
 async def test_another_epoch_is_stale(api: Running):
-    problem = await refused(api, body(config_epoch="f" * 36), status=409, code="stale-version")
+    problem = await refused(api, body(config_epoch=OTHER_EPOCH), status=409, code="stale-version")
     assert EPOCH in problem.detail
 
 
@@ -112,7 +122,7 @@ class TestIfMatch:
         await refused(api, content, status=409, code="stale-version", headers={"If-Match": '"f0000000-1-x"'})
         assert api.services.changes[-1].expected_epoch == "f0000000"
 
-    @pytest.mark.parametrize("changes", [{"version": 2}, {"config_epoch": "f" * 36}])
+    @pytest.mark.parametrize("changes", [{"version": 2}, {"config_epoch": OTHER_EPOCH}])
     async def test_must_agree_with_the_body(self, api: Running, changes):
         etag = (await api.client.get(SERVICE)).headers["etag"]
         problem = await refused(api, body(**changes), status=422, code="invalid", headers={"If-Match": etag})
@@ -216,7 +226,10 @@ class TestTheBody:
             ({"reason": ["x"]}, "reason", "wrong_type"),
             ({"reason": "x" * 1001}, "reason", "too_long"),
             ({"config_epoch": 5}, "config_epoch", "wrong_type"),
-            ({"config_epoch": "x" * 65}, "config_epoch", "too_long"),
+            ({"config_epoch": "nonsense"}, "config_epoch", "pattern"),
+            ({"config_epoch": ""}, "config_epoch", "pattern"),
+            ({"config_epoch": EPOCH[:8]}, "config_epoch", "pattern"),
+            ({"config_epoch": EPOCH + "\n"}, "config_epoch", "pattern"),
             ({"confirm": "manual"}, "confirm", "invalid"),
             ({"deadline_s": 60}, "deadline_s", "invalid"),
         ],

@@ -74,6 +74,8 @@ ROWS: list[tuple[str, bytes, int, str]] = [
     ("a version that is no number", body(version="1"), 422, "version"),
     ("a stale version", body(version=7), 409, "Version mismatch: expected 7, current is 1"),
     ("another epoch", body(config_epoch="00000000-0000-4000-8000-000000000000"), 409, "epoch"),
+    ("an epoch that is none", body(config_epoch="nonsense"), 422, "config_epoch"),
+    ("a NUL", body(config={"router_wake_ack_text": "a\0b"}), 422, "holds a NUL character. It must not."),
     ("an unknown key beside config", body(reson="typing error"), 422, "reason"),
     ("body and path that differ", body(service="service-001"), 400, "service-001"),
 ]
