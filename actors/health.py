@@ -27,8 +27,13 @@ class Component(StrEnum):
     BRIDGE = "bridge"
 
 
-TOLD_BY_OTHERS = frozenset({Component.BROKER})
-"""Those whose turns are in the log already: that of a part which ends and is started again, by its supervisor."""
+LOGGED_HERE = frozenset({Component.DATABASE, Component.CACHE, Component.BRIDGE})
+"""The others' turns are in the log already: the broker's are told by its supervisor, a service's by its actor."""
+
+
+def of_service(service: str) -> str:
+    """Give the component that speaks for a service; there is one once the service had something to say."""
+    return f"service {service}"
 
 
 class HealthActor(Actor):
@@ -62,20 +67,20 @@ class HealthActor(Actor):
         )
         self._refresh("store loaded")
 
-    def report(self, component: Component, ok: bool, detail: str = "", address: str | None = None) -> None:
+    def report(self, component: Component | str, ok: bool, detail: str = "", address: str | None = None) -> None:
         """Take what a part says of itself; a repeat changes nothing.
 
         Whose request it was in which a part noticed is of no interest, and would mislead in the log.
         """
         Context().run(self._report, component, ok, detail, address)
 
-    def _report(self, component: Component, ok: bool, detail: str, address: str | None) -> None:
+    def _report(self, component: str, ok: bool, detail: str, address: str | None) -> None:
         known = self._board.components.get(component)
         if known is not None and (known.ok, known.detail, known.address) == (ok, detail, address):
             return
         since = datetime.now(UTC) if known is None or known.ok != ok else known.since
         self._board.components[component] = ComponentHealth(ok=ok, detail=detail, since=since, address=address)
-        if (known is None or known.ok != ok) and component not in TOLD_BY_OTHERS:
+        if (known is None or known.ok != ok) and component in LOGGED_HERE:
             (logger.info if ok else logger.warning)(
                 "%s is %s%s", component, "well" if ok else "ill", detail and f": {detail}"
             )

@@ -8,6 +8,7 @@ from typing import Any
 from actors.bridge import BridgeActor
 from actors.cache import CacheActor, CacheEntry
 from actors.database import DatabaseActor
+from actors.health import HealthActor, of_service
 from actors.process import Ended, SpawnFailed
 from actors.runtime import Actor, MailboxFull, OutcomeUnknown, Rejected
 from actors.service._decision import Decision
@@ -84,6 +85,7 @@ class ServiceActor(Actor):
         self._deaf: set[str] = set()
         self._clear_after = CLEAR_AGAIN
         self._complaint: object = None
+        self._unopened: tuple[str, ...] = ()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # -- life
@@ -175,6 +177,9 @@ class ServiceActor(Actor):
                 self._complain(f"version {row.version} is not published, since its secrets cannot be written: {error}")
                 self._once(TRY_AGAIN, self.follow)
                 return
+        else:
+            self._settings.secrets()
+            self._tell_unopened()
         # After the secrets: a worker that hears of a version finds them there.
         first, self._followed = self._followed is None, mark
         self._publish()
@@ -281,12 +286,25 @@ class ServiceActor(Actor):
         Not `anew`: only where they are not as this actor has written them.
         """
         secrets = self._settings.secrets()
+        self._tell_unopened()
         self._runner.hide(secrets.values())
         if anew or secrets != self._given:
             self._given = None
             await self._files.write_credentials(secrets)
             self._given = secrets
         return secrets
+
+    def _tell_unopened(self) -> None:
+        """Tell health, and the log, which secrets cannot be opened; and when all can be again."""
+        unopened, component = self._settings.unopened, of_service(self._name)
+        known = self._with.board.components.get(component)
+        detail = "; ".join(unopened)
+        if (known.detail if known is not None else "") != detail:
+            self._with.health.tell(HealthActor.report, component, not unopened, detail)
+        if unopened != self._unopened:
+            self._unopened = unopened
+            for sentence in unopened:
+                self._log.error("%s", sentence)
 
     async def _write_snapshot(self) -> None:
         """Sign and write it. What is there already will do where that fails, if it is of this version."""

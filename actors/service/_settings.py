@@ -57,6 +57,8 @@ class Settings:
         self.revision = Revision(0)
         self.doubtful = False
         """What is held may not be what the store holds: `refresh` before anything is derived from it."""
+        self.unopened: tuple[str, ...] = ()
+        """What `secrets` could not open when it was last called: a sentence for each."""
 
     # -- as they are
 
@@ -74,13 +76,17 @@ class Settings:
         )
 
     def secrets(self) -> dict[str, str]:
-        """Every stored secret in clear; one that cannot be opened is told and left out."""
+        """Every stored secret in clear; one that cannot be opened is left out, and why is in `unopened`."""
         opened: dict[str, str] = {}
+        unopened = []
         for key, sealed in self._secrets.items():
             try:
                 opened[key] = self._vault.open(self._name, key, sealed)
             except Unsealable as error:
-                self._log.error("%s", error)  # told as it is; the worker runs without it
+                # The worker runs without it. One that the model has no more is nobody's loss.
+                if key in self._schema.secret_keys:
+                    unopened.append(f"{error}; set it again, or bring that key back")
+        self.unopened = tuple(unopened)
         return opened
 
     def known_at_start_only(self, secrets: Mapping[str, str]) -> dict[str, JSON]:

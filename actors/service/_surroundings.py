@@ -12,6 +12,7 @@ from actors.bridge import BridgeActor
 from actors.cache import CacheActor, CacheContents
 from actors.database import DatabaseActor
 from actors.files import write_atomically
+from actors.health import HealthActor
 from actors.runtime import Handle
 from actors.service._files import make_private
 from actors.signer import SignerActor
@@ -41,6 +42,8 @@ class Surroundings:
     """PEM file with every trusted public key; the wiring writes it at the start."""
     runtime_folder: Path
     data_folder: Path
+    health: Handle[HealthActor] = field(default_factory=lambda: Handle("health"))
+    """Told of secrets that cannot be opened."""
     public_pem: str = ""
     """What is in that file; empty where it is somebody else's to keep."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)

@@ -20,6 +20,7 @@ from actors.board import Board
 from actors.bridge import BridgeActor, Desired, Timing
 from actors.cache import CacheActor, CacheContents
 from actors.database import DatabaseActor
+from actors.health import HealthActor
 from actors.runtime import ChildSpec, Handle, Intensity, Ref, Supervisor
 from actors.service import ServiceActor, Surroundings, on_wire
 from actors.signer import SignerActor
@@ -88,6 +89,7 @@ class Rig:
         self.signer: Handle[SignerActor] = Handle("signer", timeout=0.5)
         self.cache: Handle[CacheActor] = Handle("cache")
         self.bridge: Handle[BridgeActor] = Handle("bridge")
+        self.health: Handle[HealthActor] = Handle("health")
         self.service: Handle[ServiceActor] = Handle("svc", timeout=20.0)
         self.refs: dict[str, list[Ref[Any]]] = {}
         self.cache_states: list[tuple[bool, str]] = []
@@ -101,6 +103,7 @@ class Rig:
         self.runtime.mkdir(mode=0o700, exist_ok=True)
         self.supervisor = Supervisor.start(
             [
+                self._child(self.health, lambda: HealthActor.start(self.board, lambda *_: None)),
                 self._child(
                     self.database,
                     lambda: DatabaseActor.start(self.folder / "config.db", busy_timeout=self.busy_timeout),
@@ -169,6 +172,7 @@ class Rig:
             mqtt_url=lambda service: f"mqtt://{service}:broker-password@127.0.0.1:1",
             public_keys=self.runtime / "public_keys.pem",
             public_pem=PUBLIC_PEM,
+            health=self.health,
             runtime_folder=self.runtime,
             data_folder=self.folder,
             hurry=self.hurry,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.states import Lifecycle
+from schemas.states import Kind, Lifecycle
 from tests.actors.service.conftest import MakeRig
 from tests.actors.service.support import Rig, WorkerLog, python, shell
 from tests.support import eventually
@@ -118,11 +118,28 @@ async def test_a_secret_that_does_not_open_can_be_set_anew(rig: Rig, caplog: pyt
         await eventually(lambda count=count: len(rig.refs["svc"]) > count)  # type: ignore[misc]
         await rig.change()
         await eventually(lambda: files(rig) == {})
-        assert "does not open" in caplog.text
+        assert "the secret svc/api_key does not open" in caplog.text
+        await eventually(lambda: not rig.board.health.ok)
+        assert (rig.board.health.err or "").startswith(
+            "service svc: the secret svc/api_key does not open under master key"
+        )
         assert rig.shown["config"]["api_key"] == "********"
         assert (await rig.change(api_key=SECRET)).restart == ("api_key",)
         await eventually(lambda: files(rig) == {"api_key": (SECRET, 0o400)})
+        await eventually(lambda: rig.board.health.ok)
+        assert rig.board.health.err is None
     assert SECRET not in caplog.text
+
+
+async def test_one_that_does_not_open_shows_without_a_worker_too(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    await rig.serve(kind=Kind.EXTERNAL)
+    await rig.change(api_key=SECRET)
+    rig.write_as_foreigner("UPDATE encrypted_secrets SET nonce = ?", b"x" * 12)
+    rig.crash("svc")
+    await eventually(lambda: "svc/api_key" in (rig.board.health.err or ""))
+    assert caplog.text.count("does not open") == 1
+    await rig.change(api_key=None)
+    await eventually(lambda: rig.board.health.ok)
 
 
 async def test_no_other_file_holds_it(rig: Rig) -> None:
