@@ -97,6 +97,7 @@ class Door:
         finally:
             if self._log is not None:
                 identity = inner.get("auth")
+                client = scope.get("client")
                 self._log.info(
                     "request",
                     method=scope["method"],
@@ -104,6 +105,8 @@ class Door:
                     status=status,
                     ms=round((time.perf_counter() - began) * 1000, 2),
                     caller=identity.name if identity is not None else None,
+                    # Of whoever connects, which is the proxy where there is one: what it says of others is not believed.
+                    address=client[0] if client else None,
                 )
 
     async def overloaded(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -186,13 +186,16 @@ async def test_one_line_for_each_request():
             await api.client.put(SERVICE, json={**CHANGE, "version": 9})
             await api.client.get("/" + "x" * 500, headers={"X-API-Token": ""})
             await api.client.head("/health")
+            await api.client.get(SERVICE, headers={"X-API-Token": "guessed", "X-Forwarded-For": "10.9.8.7"})
     found = [line for line in lines if line["event"] == "request"]
     assert [(line["method"], line["status"], line["caller"]) for line in found] == [
         ("GET", 200, "write"),
         ("PUT", 409, "write"),
         ("GET", 404, None),
         ("HEAD", 200, None),
+        ("GET", 401, None),
     ]
+    assert [line["address"] for line in found] == ["127.0.0.1"] * 5
     assert found[0]["path"] == SERVICE
     assert all(line["ms"] >= 0 for line in found)
     assert len(found[2]["path"]) <= 200
