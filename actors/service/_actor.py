@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 TRY_AGAIN = 1.0
 """Seconds until something is tried again that another part was not ready for."""
 
+SILENT_AFTER = 5.0
+"""Seconds after which a worker that has not said anything of itself is said to run without a word."""
+
 CLEAR_AGAIN = 5.0
 LONGEST_CLEAR_AGAIN = 300.0
 """Seconds until a topic is cleared again whose clearing has not come back: doubling from the first to the longest."""
@@ -214,6 +217,12 @@ class ServiceActor(Actor):
         self._started_with = self._settings.known_at_start_only(secrets)
         self._worker.spawned(instance, reason)
         self._log.info("started, pid %d (%s)", instance.pid, reason)
+        self._once(SILENT_AFTER, self.silent, instance.name)
+
+    def silent(self, instance: str) -> None:
+        """Take that this instance has had its time to say something."""
+        if self._worker.instance is not None and self._worker.instance.name == instance:
+            self._worker.silent(f"running; it has not said on {self._service.health_topic} that it is ready")
 
     def health(self, payload: bytes) -> None:
         """Take what came on the worker's health topic."""

@@ -1,12 +1,12 @@
 """The life of one worker as a state machine: what state it is in, and when it is started again. It does nothing itself.
 
-            spawned     not-spawned  well   ill        asked-to-end  ended         given-up
-stopped     starting    backing-off  -      -          -             -             stopped
-backing-off starting    backing-off  -      -          -             -             stopped
-starting    -           -            ready  starting   stopping      backing-off   -
-ready       -           -            ready  unhealthy  stopping      backing-off   -
-unhealthy   -           -            ready  unhealthy  stopping      backing-off   -
-stopping    -           -            -      -          stopping      stopped       -
+            spawned     not-spawned  silent    well   ill        asked-to-end  ended         given-up
+stopped     starting    backing-off  -         -      -          -             -             stopped
+backing-off starting    backing-off  -         -      -          -             -             stopped
+starting    -           -            starting  ready  starting   stopping      backing-off   -
+ready       -           -            -         ready  unhealthy  stopping      backing-off   -
+unhealthy   -           -            -         ready  unhealthy  stopping      backing-off   -
+stopping    -           -            -         -      -          stopping      stopped       -
 
 One that ends while it is not wanted is `stopped`, too. While it loads, "not yet" is no illness.
 """
@@ -34,6 +34,7 @@ class Event(Enum):
 
     SPAWNED = auto()
     NOT_SPAWNED = auto()
+    SILENT = auto()
     WELL = auto()
     ILL = auto()
     ASKED_TO_END = auto()
@@ -45,6 +46,7 @@ _DOWN: Final = (Lifecycle.STOPPED, Lifecycle.BACKING_OFF)
 NEXT: Final[Mapping[Event, Mapping[Lifecycle, Lifecycle]]] = {
     Event.SPAWNED: dict.fromkeys(_DOWN, Lifecycle.STARTING),
     Event.NOT_SPAWNED: dict.fromkeys(_DOWN, Lifecycle.BACKING_OFF),
+    Event.SILENT: {Lifecycle.STARTING: Lifecycle.STARTING},
     Event.WELL: dict.fromkeys(RUNNING_STATES, Lifecycle.READY),
     Event.ILL: {**dict.fromkeys(RUNNING_STATES, Lifecycle.UNHEALTHY), Lifecycle.STARTING: Lifecycle.STARTING},
     Event.ASKED_TO_END: dict.fromkeys((*RUNNING_STATES, Lifecycle.STOPPING), Lifecycle.STOPPING),
@@ -74,6 +76,7 @@ class Worker:
         self._failures = 0
         self._spawned_at = 0.0
         self._ready_at: float | None = None
+        self._heard = False
         self.wanted = False
         self.state = Lifecycle.STOPPED
         self.since = datetime.now(UTC)
@@ -92,6 +95,7 @@ class Worker:
         self.instance = instance
         self._spawned_at = self._clock()
         self._ready_at = None
+        self._heard = False
         self._move(Event.SPAWNED, reason)
 
     def not_spawned(self, reason: str) -> float:
@@ -100,8 +104,14 @@ class Worker:
         self._move(Event.NOT_SPAWNED, reason)
         return self._delay()
 
+    def silent(self, reason: str) -> None:
+        """Take that it has been given some time to speak: news where it has not said anything of itself."""
+        if not self._heard:
+            self._move(Event.SILENT, reason)
+
     def healthy(self, ok: bool, reason: str) -> None:
         """Take what it says of itself."""
+        self._heard = True
         if ok and self.state in RUNNING_STATES and self._ready_at is None:
             self._ready_at = self._clock()
         # "Not yet" is told in its own words, too.

@@ -240,6 +240,17 @@ async def test_health_comes_and_goes(rig: Rig) -> None:
     assert rig.state.restarts == 0
 
 
+async def test_one_that_says_nothing_of_itself_is_said_to_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_actor, "SILENT_AFTER", 0.05)
+    await rig.serve()
+    await eventually(lambda: rig.state.reason == f"running; it has not said on {HEALTH_TOPIC} that it is ready")
+    assert rig.state.state is Lifecycle.STARTING
+    await rig.ready()
+    rig.service.tell(ServiceActor.silent, rig.state.instance)
+    await handled(rig)
+    assert (rig.state.state, rig.state.reason) == (Lifecycle.READY, "ready")
+
+
 async def test_the_envelope_is_read_too(rig: Rig) -> None:
     await rig.serve()
     await rig.until(Lifecycle.STARTING)

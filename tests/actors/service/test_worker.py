@@ -43,6 +43,7 @@ class Model(RuleBasedStateMachine):
         self.ready_at: float | None = None
         self.spawned_at = 0.0
         self.ill = False
+        self.heard = False
         self.failures = 0
         self.starts = 0
         self.restarts = 0
@@ -56,6 +57,7 @@ class Model(RuleBasedStateMachine):
         self.starts += 1
         self.worker.spawned(Instance(f"i{self.starts}", self.starts), f"start {self.starts}")
         self.process, self.asked, self.ready_at, self.ill, self.spawned_at = True, False, None, False, self.now
+        self.heard = False
 
     @precondition(lambda self: not self.process and self.worker.wanted)
     @rule()
@@ -68,10 +70,18 @@ class Model(RuleBasedStateMachine):
     @rule(ok=st.booleans(), reason=st.sampled_from(["a", "b"]))
     def report(self, ok: bool, reason: str) -> None:
         self.worker.healthy(ok, reason)
+        self.heard = True
         if self.process and not self.asked:
             if ok and self.ready_at is None:
                 self.ready_at = self.now
             self.ill = not ok
+
+    @rule()
+    def be_silent(self) -> None:
+        before = self.worker.reason
+        self.worker.silent("not a word")
+        news = self.process and not self.asked and not self.heard
+        assert self.worker.reason == ("not a word" if news else before)
 
     @rule()
     def ask_to_end(self) -> None:
