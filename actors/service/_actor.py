@@ -24,7 +24,7 @@ from schemas.manifest import Service
 from schemas.messages import ReportInvalid, StateMessage, VersionMark, read_applied, read_health
 from schemas.records import SealedSecret, StoredService
 from schemas.service_schema import ServiceSchema
-from schemas.states import Kind, Lifecycle
+from schemas.states import RUNNING_STATES, Kind, Lifecycle
 from schemas.types import JSON, ServiceName, Version
 
 logger = logging.getLogger(__name__)
@@ -434,10 +434,12 @@ class ServiceActor(Actor):
     def _sentence(self, decision: Decision) -> str:
         if not self._has_worker:
             return "Saved."
+        if (decision.restart or decision.live) and self._worker.state not in RUNNING_STATES:
+            return "Saved. The worker starts with it."
         if decision.restart:
             return f"Saved. The worker restarts for: {', '.join(decision.restart)}."
         if decision.live:
-            return f"Saved. Applied while running: {', '.join(decision.live)}."
+            return f"Saved. The worker takes over while running: {', '.join(decision.live)}."
         return "Saved. What the worker runs with is the same."
 
 

@@ -35,6 +35,7 @@ async def test_a_live_change_reaches_everything_and_restarts_nobody(rig: Rig) ->
     before = await rig.ready()
     accepted = await rig.change(version=1, volume=50)
     assert (accepted.version, accepted.live, accepted.restart) == (2, ("volume",), ())
+    assert accepted.message == "Saved. The worker takes over while running: volume."
     await followed(rig, 2)
     assert rig.snapshot().config == {"engine": "piper", "volume": 50}
     assert read_cache(rig.lkg, HMAC)["payload"]["svc"] == {"engine": "piper", "volume": 50}
@@ -47,6 +48,7 @@ async def test_a_change_that_needs_a_restart_makes_one(rig: Rig) -> None:
     before = await rig.ready()
     accepted = await rig.change(volume=50, engine="other")
     assert (accepted.live, accepted.restart) == (("volume",), ("engine",))
+    assert accepted.message == "Saved. The worker restarts for: engine."
     after = await rig.until(Lifecycle.STARTING, instance=before.instance)
     assert after.reason == "restarted for engine"
     assert after.restarts == 1

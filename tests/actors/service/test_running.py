@@ -96,7 +96,7 @@ async def test_a_change_while_it_backs_off_tries_at_once(rig: Rig, patient: None
     down = await rig.until(Lifecycle.BACKING_OFF)
     assert down.reason == "exited with 3"
     (tmp_path / "cure").touch()
-    await rig.change(volume=1)
+    assert (await rig.change(volume=1)).message == "Saved. The worker starts with it."
     assert (await rig.until(Lifecycle.STARTING)).reason == "a setting was changed"
 
 
