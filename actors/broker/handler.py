@@ -57,6 +57,7 @@ class ClientHandler(BrokerProtocolHandler):
     async def _reader_loop(self) -> None:
         assert self._reader_ready is not None
         self._reader_ready.set()
+        self._resend()
         try:
             await self._link.serve(self._handle)
         finally:
@@ -183,11 +184,14 @@ class ClientHandler(BrokerProtocolHandler):
         while (message := self._client.dequeue()) is not None:
             self._send(message)
 
-    async def _retry_deliveries(self) -> None:
+    def _resend(self) -> None:
         """On a new connection of a session: what was not acknowledged, then what waited.
 
-        amqtt drops a message whose connection ends before its PUBACK, and at this point waits up to 10 s for each.
+        amqtt drops a message whose connection ends before its PUBACK.
         """
         for message in list(self._client.inflight_out.values()):
             self._write(message, dup=True)
         self._pump()
+
+    async def _retry_deliveries(self) -> None:
+        """Amqtt waits here for acknowledgements, up to 10 s for each; and what came with CONNECT may be answered by now."""

@@ -31,6 +31,7 @@ class Served:
 
     def __init__(self, broker: Broker) -> None:
         self.start, self.stop, self.kill, self.restart = broker.start, broker.stop, broker.kill, broker.restart
+        self.port = broker.port
         self.url = f"mqtt://{SUPERVISOR.name}:{SUPERVISOR.password}@127.0.0.1:{broker.port}"
         self._broker = broker
 

@@ -286,3 +286,17 @@ async def test_many_retained_messages_come_all_whatever_the_windows(embedded_bro
     async with RawClient.login(broker, STT) as late:
         await late.subscribe("system/state/#", qos=1)
         assert {(await late.message()).topic for _ in expected} == expected
+
+
+async def test_who_subscribes_in_the_same_breath_as_it_connects_gets_each_message_once(any_broker):
+    async with client(any_broker, SUPERVISOR) as owner:
+        for number in range(3):
+            await owner.publish(f"system/state/{number}", b"", qos=1)
+            await owner.publish(f"system/state/{number}", b"x", qos=1, retain=True)
+        async with RawClient.dial(any_broker) as raw:
+            subscribe = packet(0x82, b"\0\1" + text("system/state/#") + b"\1")
+            raw.send(connect_packet(STT) + subscribe)
+            kinds = [(await raw.packet())[0] for _ in range(5)]
+            assert sorted(kinds) == [0x20, 0x33, 0x33, 0x33, 0x90]
+            await owner.publish("system/state/end", b"", qos=1)
+            assert (await raw.packet())[0] == 0x32
