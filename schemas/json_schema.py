@@ -89,6 +89,10 @@ _SETTING: Final[dict[str, _Check]] = {
     "x-unit": _TEXT,
     "x-help": _TEXT,
 }
+# The whole language, for the documentation.
+DOCUMENT_KEYWORDS: Final = frozenset(_DOCUMENT)
+SETTING_KEYWORDS: Final = frozenset(_SETTING) | {"anyOf", "allOf", "$ref"}
+
 # JSON Schema's other keywords, of which nobody may be told that they were meant as one of ours.
 _UNSUPPORTED: Final = frozenset(
     """
