@@ -1,4 +1,8 @@
-"""What the answers look like: closed models, for the OpenAPI document and for whoever checks an answer against it."""
+"""What the answers look like.
+
+The models are closed, so that our tests see what is in an answer and not here. The OpenAPI document leaves answers open:
+a later release may add members, and no client shall break on them.
+"""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -110,5 +114,5 @@ class ChangeAnswer(Model):
     success: bool
     version: int
     config_epoch: str
-    message: str
-    rollout: None = Field(description="Always null in this release.")
+    message: Annotated[str, Field(description="What follows, for people: which settings are live, which restart.")]
+    rollout: Annotated[dict[str, JsonValue] | None, Field(description="Always null in this release.")]

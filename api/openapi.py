@@ -71,7 +71,30 @@ def _schemas(routes: list[Described]) -> tuple[dict[type[BaseModel], dict[str, A
                 wanted.append((content.model, "validation" if mode == "validation" else "serialization"))
     references, document = models_json_schema(list(dict.fromkeys(wanted)), ref_template=_REF)
     by_model = {model: references[model, mode] for model, mode in wanted}
-    return by_model, document["$defs"]
+    schemas: dict[str, Any] = document["$defs"]
+    sent = [references[model, mode] for model, mode in wanted if mode == "validation"]
+    for name in schemas.keys() - _reachable(sent, schemas):
+        # Of an answer: a later release may add members.
+        if schemas[name].get("additionalProperties") is False:
+            del schemas[name]["additionalProperties"]
+    return by_model, schemas
+
+
+def _reachable(parts: Any, schemas: dict[str, Any]) -> set[str]:
+    """Names of the schemas that `parts` refer to, directly or not."""
+    found: set[str] = set()
+    open_ends = [parts]
+    while open_ends:
+        part = open_ends.pop()
+        if isinstance(part, list):
+            open_ends += part
+        elif isinstance(part, dict):
+            name = str(part.get("$ref", "")).rpartition("/")[2]
+            if name and name not in found:
+                found.add(name)
+                open_ends.append(schemas[name])
+            open_ends += part.values()
+    return found
 
 
 def _operation(operation: Operation, names: dict[type[BaseModel], dict[str, Any]]) -> dict[str, Any]:
@@ -105,7 +128,8 @@ def _answer(answer: Answer, names: dict[type[BaseModel], dict[str, Any]]) -> dic
 
 
 def _content(content: Content, names: dict[type[BaseModel], dict[str, Any]]) -> dict[str, Any]:
-    schema = {"type": "string"} if content.model is None else names[content.model]
+    bare = {"type": "object" if isinstance(content.example, dict) else "string"}
+    schema = bare if content.model is None else names[content.model]
     return {media_type: {"schema": schema, "example": content.example} for media_type in content.media_types}
 
 

@@ -65,7 +65,7 @@ _CHANGED = {
     "success": True,
     "version": 4,
     "config_epoch": _EPOCH,
-    "message": "Changed: vad_threshold (live).",
+    "message": "Saved. The worker takes over while running: vad_threshold.",
     "rollout": None,
 }
 _WRITE_PROBLEMS = (

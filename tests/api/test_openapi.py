@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import actors.service
 from api.bodies import ConfigChangeBody
 from api.models import (
     ChangeAnswer,
@@ -19,6 +21,7 @@ from api.models import (
     ServiceList,
 )
 from api.problems import KINDS
+from api.routes._service_documents import PUT
 from schemas import services
 from schemas.health import HealthReport
 from schemas.service_schema import ServiceSchema
@@ -140,6 +143,39 @@ async def test_the_examples_fit_their_models(api: Running):
                 examples = [each["value"] for each in content.get("examples", {}).values()] or [content["example"]]
                 for example in examples if name else []:
                     models[name].model_validate(example)
+
+
+JSON_TYPES = {dict: "object", str: "string", list: "array"}
+
+
+async def test_what_has_no_model_has_the_type_of_its_example(api: Running):
+    found = 0
+    for _, _, operation in operations(await document(api)):
+        for answer in operation["responses"].values():
+            for content in answer.get("content", {}).values():
+                if "$ref" not in content["schema"]:
+                    assert content["schema"] == {"type": JSON_TYPES[type(content["example"])]}
+                    found += 1
+    assert found == 2
+    assert isinstance(await document(api), dict)
+
+
+async def test_answers_are_open_and_bodies_are_closed(api: Running):
+    schemas = (await document(api))["components"]["schemas"]
+    closed = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
+    assert closed == {"ConfigChangeBody"}
+    rollout = schemas["ChangeAnswer"]["properties"]["rollout"]
+    assert {choice["type"] for choice in rollout["anyOf"]} == {"object", "null"}
+    assert "rollout" in schemas["ChangeAnswer"]["required"]
+
+
+def test_the_example_of_a_message_is_what_the_program_says():
+    """The sentence is written where the service's actor is; only there."""
+    example = PUT.answers[200].content.example["message"]
+    sentence, _, keys = example.partition(": ")
+    sources = Path(str(actors.service.__file__)).parent.glob("*.py")
+    assert any(f'"{sentence}: ' in source.read_text(encoding="utf-8") for source in sources)
+    assert keys == "vad_threshold."
 
 
 async def test_every_kind_of_problem_is_in_the_document(api: Running):
