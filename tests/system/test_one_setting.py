@@ -123,7 +123,7 @@ def test_a_worker_that_dies_is_started_again_with_its_settings(program: Make) ->
     supervised.put("router", router_wake_ack_text="Ja?")
     pid = supervised.workers()["router"]
     psutil.Process(pid).kill()
-    supervised.until("the worker was killed by SIGKILL")
+    supervised.until("router: was killed by SIGKILL; it is started again at once")
     wait_until(lambda: supervised.workers().get("router") not in {None, pid}, what="the respawn")
     assert supervised.stop() == 0
 

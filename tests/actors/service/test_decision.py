@@ -173,7 +173,7 @@ VALUES = st.fixed_dictionaries(
         "volume": st.integers(0, 200),
         "speed": st.floats(0, 1e6),
         "engine": st.sampled_from(["piper", "other"]),
-        "url": st.none() | st.text(max_size=5),
+        "url": st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5),
     },
 )
 
