@@ -16,6 +16,8 @@ import argparse
 import asyncio
 import contextlib
 import os
+import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,8 +25,6 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-
-import psutil
 
 from actors.broker import packets
 from tests.system.agreement import Retained, stored
@@ -136,10 +136,11 @@ async def measure(program: Program, blocks: int, pause: float) -> None:
 
 
 async def restart(program: Program) -> tuple[float, float]:
-    process = psutil.Process(program.workers()["embedded-broker"])
-    process.kill()
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        await asyncio.sleep(0.001)
+    process = program.workers()["embedded-broker"]
+    ended = os.pidfd_open(process)
+    os.kill(process, signal.SIGKILL)
+    select.select([ended], [], [])
+    os.close(ended)
     killed = time.monotonic()
     while True:
         try:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import os
 import signal
+import socket
 import ssl
 import time
 
@@ -138,7 +139,7 @@ async def test_a_frozen_broker_is_noticed_and_right_again_when_it_thaws(broker):
 @pytest.mark.soak
 @pytest.mark.parametrize("how", ["stop", "kill", "freeze", "mute"])
 async def test_ten_seconds_away(broker, how):
-    """With the times of a board. `mute`: at the broker's port somebody accepts connections and never answers."""
+    """With the times of a board. `mute`: at the broker's port somebody takes connections and never answers."""
     heard: list[bytes] = []
     services = [f"service-{number}" for number in range(50)]
     async with running_bridge(broker.url, timing=Timing()) as rig:
@@ -146,15 +147,13 @@ async def test_ten_seconds_away(broker, how):
         for service in services:
             await rig.retain(f"system/config/{service}", unsigned(1, service), token=(service, 1))
         await rig.acknowledged(*((service, 1) for service in services))
-        async with contextlib.AsyncExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             if how == "freeze":
                 os.kill(broker.pid, signal.SIGSTOP)
             else:
                 broker.kill() if how == "kill" else broker.stop()
             if how == "mute":
-                listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", broker.port)
-                stack.push_async_callback(listener.wait_closed)
-                stack.callback(listener.close)
+                stack.enter_context(socket.create_server(("127.0.0.1", broker.port)))
             for version in range(2, 12):
                 for service in services:
                     await rig.retain(f"system/config/{service}", unsigned(version, service), (service, version))
