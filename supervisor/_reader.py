@@ -45,8 +45,10 @@ class Reader:
         self.mistakes: list[str] = []
 
     def sources(self) -> dict[str, str]:
-        """For each variable of ours that is set where it stands."""
-        return {name: found.source for name, found in self._found.items() if name in BY_NAME}
+        """Where it stands, for each variable of ours that is set, and for whatever else `.env` sets."""
+        return {
+            name: found.source for name, found in self._found.items() if name in BY_NAME or found.source != ENVIRONMENT
+        }
 
     def find(self, name: str) -> Found | None:
         if name not in BY_NAME:

@@ -1,16 +1,20 @@
 """The manifest file and the models that it names, with every mistake of both at once."""
 
+import difflib
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from schemas.manifest import MAX_BYTES, Manifest, ManifestInvalid, Service, parse_manifest
 from schemas.problems import ConfigInvalid, SchemaInvalid
 from schemas.service_schema import ServiceSchema
 from schemas.states import Kind
 from supervisor._bounded import OddFileError, read_file, why
+from supervisor._reader import ENVIRONMENT
+from supervisor._variables import BY_NAME, LITESTREAM_PREFIX
 from supervisor.models import load_schema
 
 
@@ -22,6 +26,14 @@ class ServicesRefused(Exception):
         self.lines = tuple(lines)
 
 
+class Override(NamedTuple):
+    """A variable that decides a setting of `service`, and where it stands. Never its value."""
+
+    variable: str
+    service: str
+    source: str
+
+
 @dataclass(frozen=True)
 class Services:
     """What the manifest says, the schema of each service by its name, and what a person should know."""
@@ -30,11 +42,50 @@ class Services:
     schemas: Mapping[str, ServiceSchema]
     warnings: tuple[str, ...] = ()
 
+    def overrides(self, environment: Mapping[str, str], sources: Mapping[str, str]) -> list[Override]:
+        """The settings that a variable decides, secrets included, in the manifest's order.
 
-def load_services(path: Path, environment: Mapping[str, str]) -> Services:
+        `sources`: where a variable of `environment` stands; the environment, where it says nothing.
+        """
+        found = []
+        for service in self.manifest.services:
+            schema = self.schemas[service.name]
+            overridden = schema.overridden({**environment, **service.environment})
+            for variable in (schema.fields[key].variable for key in schema.keys if key in overridden):
+                here = "the manifest" if variable in service.environment else sources.get(variable, ENVIRONMENT)
+                found.append(Override(variable, service.name, here))
+        return found
+
+    def misspelled(self, sources: Mapping[str, str]) -> list[str]:
+        """A sentence for each variable of `.env` that is nobody's, but almost spelled like a setting's.
+
+        Of the process environment, which holds anything, nothing is said. What is nearer to one of the supervisor's
+        own is told with the supervisor's settings.
+        """
+        settings: dict[str, str] = {}
+        for service in self.manifest.services:
+            for field in self.schemas[service.name].fields.values():
+                settings.setdefault(field.variable, service.name)
+        passed = {name for service in self.manifest.services for name in service.pass_environment}
+        ours = [*BY_NAME, *settings]
+        found = []
+        for name, source in sources.items():
+            known = name in BY_NAME or name in settings or name in passed or name.startswith(LITESTREAM_PREFIX)
+            if known or source == ENVIRONMENT:
+                continue
+            near = difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.85)
+            if near and near[0] in settings:
+                found.append(
+                    f"{source}: {name} is no setting of any service; did you mean {near[0]} ({settings[near[0]]})?"
+                )
+        return found
+
+
+def load_services(path: Path, environment: Mapping[str, str], sources: Mapping[str, str] | None = None) -> Services:
     """Read the manifest at `path` and load each service's model. Importing a model runs its module.
 
-    `environment` may override settings; what it says must be valid, too.
+    `environment` may override settings; what it says must be valid, too. Where `sources` tells which of it stands in
+    `.env`, variables there that seem misspelled are warned of.
 
     Raises ServicesRefused.
     """
@@ -61,6 +112,7 @@ def load_services(path: Path, environment: Mapping[str, str]) -> Services:
     if mistakes:
         raise ServicesRefused(mistakes)
     warnings = [f"{path}: {line}" for service in manifest.services for line in _missing_parts(service)]
+    warnings += Services(manifest, schemas).misspelled(sources or {})
     return Services(manifest, schemas, tuple(warnings))
 
 

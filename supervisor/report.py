@@ -28,7 +28,12 @@ def report(findings: Findings) -> list[str]:
         schema = services.schemas[service.name]
         secrets = f", {len(schema.secret_keys)} secret" if schema.secret_keys else ""
         lines.append(f"  {service.name:<{width}}  {service.kind:<11}  {len(schema.keys)} settings{secrets}")
-    return [*lines, "No mistakes found; nothing was changed."]
+    overrides = services.overrides(settings.environment, settings.sources)
+    if overrides:
+        lines.append("set by a variable, which wins over the store:")
+        lines += [f"  {each.service:<{width}}  {each.variable} ({each.source})" for each in overrides]
+    hints = [hint for hint in services.misspelled(settings.sources) if hint not in findings.warnings]
+    return [*lines, *hints, "No mistakes found; nothing was changed."]
 
 
 def _absent(path: Path) -> str:

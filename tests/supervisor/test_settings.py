@@ -52,7 +52,11 @@ def test_environment_goes_before_the_file(tmp_path):
     assert settings.log_level == "debug"
     assert settings.environment["CONFIG_API_PORT"] == "2"
     assert settings.environment["VAD_THRESHOLD"] == "0.5"
-    assert settings.sources == {"CONFIG_API_PORT": "environment", "LOG_LEVEL": f"{tmp_path}/.env:2"}
+    assert settings.sources == {
+        "CONFIG_API_PORT": "environment",
+        "LOG_LEVEL": f"{tmp_path}/.env:2",
+        "VAD_THRESHOLD": f"{tmp_path}/.env:3",
+    }
 
 
 def test_an_empty_variable_is_not_set(tmp_path):
