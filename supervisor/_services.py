@@ -139,7 +139,8 @@ def _missing_parts(service: Service) -> list[str]:
     found = []
     program = service.command[0]
     if "/" in program:
-        if not os.access(program, os.X_OK):
+        # A folder is "executable", too: it can be entered.
+        if not Path(program).is_file() or not os.access(program, os.X_OK):
             found.append(f"{service.name}: {program} is no program that can be run; mend command, or install it")
     elif shutil.which(program) is None:
         found.append(f"{service.name}: there is no program {program} on the PATH; mend command, or install it")

@@ -90,8 +90,9 @@ def test_without_overrides_nothing_is_said_of_them(home):
     assert not any("set by a variable" in line for line in told(home, ""))
 
 
-@pytest.mark.parametrize("command", ["./missing", "./text"])
+@pytest.mark.parametrize("command", ["./folder", "./missing", "./text"])
 def test_a_command_that_cannot_be_run_is_warned_of(home, command):
+    (home / "folder").mkdir()
     (home / "text").touch(mode=0o644)
     (home / "services.toml").write_text(f'[services.router]\ncommand = ["{command}"]\n')
     services: Services = load_services(home / "services.toml", {})
