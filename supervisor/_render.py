@@ -59,6 +59,8 @@ def terminal_line(*, colour: bool) -> Render:
         if event.pop("logger", None) == WORKER_OUTPUT:
             event.pop("pid", None)
             level = _safe(event.pop("service", "worker"))
+        elif text.startswith(f"{event.get('service')}: "):
+            del event["service"]  # the text begins with it
         moment = f"{datetime.now().astimezone():%H:%M:%S}"
         fields = _fields(event)
         first, last = (_COLOURS.get(level, _SERVICE_COLOUR), _PLAIN) if colour else ("", "")

@@ -96,6 +96,8 @@ class System:
             environment=settings.environment,
             mqtt_url=self._worker_url,
             public_keys=folders.runtime / "public_keys.pem",
+            public_pem=public_pem(keys.signing_public),
+            health=self._health,
             runtime_folder=folders.runtime,
             data_folder=folders.data,
             hurry=hurry,
@@ -138,7 +140,7 @@ class System:
 
     def _core_children(self) -> list[ChildSpec]:
         settings, keys = self._boot.settings, self._boot.keys
-        self._surroundings.public_keys.write_text(public_pem(keys.signing_public), encoding="ascii")
+        self._surroundings.public_keys.write_text(self._surroundings.public_pem, encoding="ascii")
         self._subscribe()
         return [
             # First, so that it hears the others' first words.

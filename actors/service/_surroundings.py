@@ -35,17 +35,17 @@ class Surroundings:
     """What the cache's file shall hold; `cache` is told when it has changed."""
     signer: Handle[SignerActor]
     bridge: Handle[BridgeActor]
+    health: Handle[HealthActor]
+    """Told of secrets that cannot be opened."""
     vault: Vault
     environment: Mapping[str, str] = field(repr=False)
     mqtt_url: Callable[[str], str]
     public_keys: Path
-    """PEM file with every trusted public key; the wiring writes it at the start."""
+    """PEM file with every trusted public key."""
+    public_pem: str
+    """What is in that file."""
     runtime_folder: Path
     data_folder: Path
-    health: Handle[HealthActor] = field(default_factory=lambda: Handle("health"))
-    """Told of secrets that cannot be opened."""
-    public_pem: str = ""
-    """What is in that file; empty where it is somebody else's to keep."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the owner asked a second time to end: workers are killed instead of waited for."""
 
@@ -62,7 +62,7 @@ class Surroundings:
         status = self.runtime_folder.stat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise PermissionError(errno.EPERM, "it is not this user's alone", str(self.runtime_folder))
-        if self.public_pem and not self.public_keys.exists():
+        if not self.public_keys.exists():
             write_atomically(self.public_keys, self.public_pem.encode("ascii"))
 
     def environment_of(self, service: Service) -> Mapping[str, str]:

@@ -1,8 +1,10 @@
 """Workers of the real program that misbehave: it stays, answers, ends in order, and the others do not notice."""
 
+import base64
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import tomllib
@@ -96,6 +98,36 @@ def test_the_states_of_a_worker_from_outside(program: Make) -> None:
     # What the instance before had retained is not taken for the next one's.
     report = json.loads(retained(supervised, "system/applied/router"))
     assert report["instance"] == second["instance"]
+    assert supervised.stop() == 0
+
+
+def test_workers_outlive_the_runtime_folder(program: Make) -> None:
+    """A login manager removes it at the last logout: a worker that ends comes back, with all it needs."""
+    supervised = program(demo_manifest({"router": "router"})).start()
+    first = supervised.workers()["router"]
+    shutil.rmtree(supervised.folder / "runtime")
+    os.kill(first, signal.SIGKILL)
+    supervised.until("router: was killed by SIGKILL; it is started again at once")
+    wait_until(lambda: (found := state(supervised, "router"))["state"] == "ready" and found["pid"] != first, what="it")
+    assert supervised.put("router", router_wake_ack_text="Ja?").status_code == 200
+    supervised.until("router_wake_ack_text", service="router")
+    wait_until(lambda: (state(supervised, "router")["reported"] or {}).get("version") == 2, what="the report")
+    assert supervised.stop() == 0
+
+
+def test_a_secret_under_another_master_key_shows_in_health(program: Make) -> None:
+    supervised = program(demo_manifest({"tts-worker": "tts"})).start()
+    assert supervised.put("tts-worker", eleven_api_key="s3cret-of-tts").status_code == 200
+    assert supervised.stop() == 0
+    env = supervised.folder / ".env"
+    key = supervised.variable("CONFIG_MASTER_KEY_BASE64")
+    env.write_text(env.read_text().replace(key, base64.b64encode(bytes(32)).decode()))
+    supervised.start()
+    wait_until(lambda: not supervised.is_well(), what="ill health")
+    error = httpx.get(f"{supervised.url}/health", timeout=5).json()["err"]
+    assert error.startswith("service tts-worker: the secret tts-worker/eleven_api_key does not open")
+    assert supervised.put("tts-worker", eleven_api_key="another-one").status_code == 200
+    wait_until(supervised.is_well, what="good health")
     assert supervised.stop() == 0
 
 
