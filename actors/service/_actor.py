@@ -35,6 +35,9 @@ TRY_AGAIN = 1.0
 SILENT_AFTER = 5.0
 """Seconds after which a worker that has not said anything of itself is said to run without a word."""
 
+VERSIONS_PAUSE = 0.05
+"""Seconds for which a state in which only versions have moved waits for more of that: each is published two or three times."""
+
 CLEAR_AGAIN = 5.0
 LONGEST_CLEAR_AGAIN = 300.0
 """Seconds until a topic is cleared again whose clearing has not come back: doubling from the first to the longest."""
@@ -88,6 +91,8 @@ class ServiceActor(Actor):
         self._deaf: set[str] = set()
         self._clear_after = CLEAR_AGAIN
         self._complaint: object = None
+        self._life_told: object = None
+        self._state_due = False
         self._unopened: tuple[str, ...] = ()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -196,7 +201,7 @@ class ServiceActor(Actor):
             self._publish()
         for topic in self._deaf:
             self._retain(topic, b"")
-        self._tell_state()
+        self.publish_state()
 
     async def start_worker(self, reason: str) -> None:
         """Spawn the worker, if it is wanted and does not run."""
@@ -396,6 +401,19 @@ class ServiceActor(Actor):
         self._retain(f"system/config/{self._name}", self._settings.unsigned(), token)
 
     def _tell_state(self) -> None:
+        """Show and publish the state: the worker's at once; where only versions have moved, soon, with those that follow."""
+        worker = self._worker
+        life = (worker.state, worker.instance, worker.reason, worker.restarts)
+        if life != self._life_told:
+            self._life_told = life
+            self.publish_state()
+        elif not self._state_due:
+            self._state_due = True
+            self.later(VERSIONS_PAUSE, self.publish_state)
+
+    def publish_state(self) -> None:
+        """Put the present state on the board and on the broker."""
+        self._state_due = False
         worker, row, kind = self._worker, self._settings.row, self._service.kind
         message = StateMessage(
             service=self._name,
