@@ -50,7 +50,7 @@ class Door:
         self._app = app
         self._hosts = state.hosts
         self._headers = headers
-        self._log = structlog.get_logger("api.access") if state.access_log else None
+        self._log = state.access_log
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -98,15 +98,17 @@ class Door:
             if self._log is not None:
                 identity = inner.get("auth")
                 client = scope.get("client")
-                self._log.info(
-                    "request",
-                    method=scope["method"],
-                    path=scope["path"][:200],
-                    status=status,
-                    ms=round((time.perf_counter() - began) * 1000, 2),
-                    caller=identity.name if identity is not None else None,
-                    # Of whoever connects, which is the proxy where there is one: what it says of others is not believed.
-                    address=client[0] if client else None,
+                self._log(
+                    {
+                        "method": scope["method"],
+                        "path": scope["path"][:200],
+                        "status": status,
+                        "ms": round((time.perf_counter() - began) * 1000, 2),
+                        "caller": identity.name if identity is not None else None,
+                        # Of whoever connects, which is the proxy where there is one: what it says of others is not believed.
+                        "address": client[0] if client else None,
+                        "request_id": request_id.decode(),
+                    }
                 )
 
     async def overloaded(self, scope: Scope, receive: Receive, send: Send) -> None:

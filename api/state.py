@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from actors import Board
 from api.hosts import HostRule
@@ -33,12 +34,16 @@ class Limits:
     """For a client to finish sending what was answered already: closing on it at once could lose the answer."""
 
 
+AccessLog: TypeAlias = Callable[[dict[str, Any]], None]
+
+
 @dataclass(frozen=True, slots=True)
 class ApiState:
     """Reads are answered from `board`; `change` asks the actor of the service that the change names.
 
     `change` raises what `schemas.changes` and `schemas.problems.ConfigInvalid` say, and the runtime's `Rejected`
     and `OutcomeUnknown`. `csrf_key`: 32 secret bytes that stay the same across restarts. `version`: the program's.
+    `access_log` gets one entry for each request: method, path, status, ms, caller, address, request_id. None: there is no such log.
     """
 
     board: Board
@@ -47,5 +52,5 @@ class ApiState:
     csrf_key: bytes = field(repr=False)
     hosts: HostRule
     version: str
-    access_log: bool = True
+    access_log: AccessLog | None = None
     limits: Limits = field(default_factory=Limits)

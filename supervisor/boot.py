@@ -80,7 +80,7 @@ def examine(environ: Mapping[str, str], cwd: Path, *, search: Sequence[Path] = S
     mistakes = inspect_folders(settings)
     services, found, exists = Services(Manifest(services=()), {}), FoundKeys(), None
     try:
-        services = load_services(settings.services_file, settings.environment)
+        services = load_services(settings.services_file, settings.environment, settings.sources)
     except ServicesRefused as refused:
         mistakes += refused.lines
     try:

@@ -10,7 +10,7 @@ import socket
 from actors.process import end_leftovers
 from supervisor import __version__
 from supervisor.boot import Boot, StartRefused
-from supervisor.logging import configure_logging
+from supervisor.logging import Log, configure_logging
 from supervisor.summary import show
 from supervisor.wiring import System
 
@@ -29,7 +29,8 @@ def run_supervisor(boot: Boot) -> int:
     _refuse_lost_store(boot)
     listener = _listen(settings.api_host, settings.api_port)
     with listener:
-        configure_logging(settings.log_level, environ=settings.environment).add(boot.secret_values())
+        log = configure_logging(settings.log_level, environ=settings.environment)
+        log.add(boot.secret_values())
         logger.info("tars-supervisor %s starts, pid %d, data in %s", __version__, os.getpid(), boot.folders.data)
         for warning in boot.warnings:
             logger.warning("%s", warning)
@@ -38,13 +39,13 @@ def run_supervisor(boot: Boot) -> int:
         if killed:
             logger.warning("%d processes of a supervisor that was killed were still there and are ended", len(killed))
         try:
-            return asyncio.run(_run(boot, listener))
+            return asyncio.run(_run(boot, listener, log))
         finally:
             # What has left its worker's process group, too.
             end_leftovers(instances)
 
 
-async def _run(boot: Boot, listener: socket.socket) -> int:
+async def _run(boot: Boot, listener: socket.socket, log: Log) -> int:
     asked, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -55,7 +56,7 @@ async def _run(boot: Boot, listener: socket.socket) -> int:
     # A terminal that is closed ends it in order, too.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
-    system = System(boot, listener, hurry)
+    system = System(boot, listener, log, hurry)
     life = asyncio.create_task(_live(system))
     end = asyncio.create_task(asked.wait())
     try:

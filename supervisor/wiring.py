@@ -44,6 +44,7 @@ from schemas.types import Checksum, ServiceName
 from supervisor import __version__
 from supervisor.boot import Boot, StartRefused
 from supervisor.keys import public_pem
+from supervisor.logging import Log
 from supervisor.summary import Summary
 
 logger = logging.getLogger(__name__)
@@ -64,9 +65,10 @@ REQUEST_GRACE = 5.0
 class System:
     """The whole program between the first lock and the last. `start`, then `stop`, once each, on one loop."""
 
-    def __init__(self, boot: Boot, listener: socket.socket, hurry: asyncio.Event) -> None:
+    def __init__(self, boot: Boot, listener: socket.socket, log: Log, hurry: asyncio.Event) -> None:
         self._boot = boot
         self._listener = listener
+        self._log = log
         self._began = time.monotonic()
         settings, keys, folders = boot.settings, boot.keys, boot.folders
         self._board = Board()
@@ -443,7 +445,7 @@ class System:
             csrf_key=HKDF(hashes.SHA256(), 32, salt=None, info=b"tars csrf v1").derive(self._boot.keys.hmac),
             hosts=HostRule.of_this_machine(settings.api_host),
             version=__version__,
-            access_log=settings.enable_access_log,
+            access_log=self._log.access if settings.enable_access_log and self._log.tells_access else None,
         )
 
     async def _change(self, change: ConfigChange) -> ChangeAccepted:

@@ -18,6 +18,7 @@ from api.app import all_routes
 from api.door import Door
 from api.openapi import openapi_document
 from api.routes.documentation import described_by
+from api.state import AccessLog
 from schemas.states import Role
 from tests.api.fake_services import FakeServices
 
@@ -55,7 +56,9 @@ class Running:
             writer.close()
 
 
-def state_over(services: FakeServices, limits: Limits | None = None, *, access_log: bool = False) -> ApiState:
+def state_over(
+    services: FakeServices, limits: Limits | None = None, *, access_log: AccessLog | None = None
+) -> ApiState:
     return ApiState(
         board=services.board,
         change=services.change,
@@ -88,7 +91,7 @@ async def is_documented(response: httpx.Response) -> None:
 
 @asynccontextmanager
 async def running(
-    limits: Limits | None = None, *, access_log: bool = False, state: ApiState | None = None
+    limits: Limits | None = None, *, access_log: AccessLog | None = None, state: ApiState | None = None
 ) -> AsyncIterator[Running]:
     services = FakeServices()
     state = state or state_over(services, limits, access_log=access_log)

@@ -18,7 +18,7 @@ from supervisor._render import json_line, terminal_line
 START = """
 import logging, os, sys
 from supervisor.logging import Redactor, configure_logging
-redactor = configure_logging(sys.argv[1], environ=os.environ, redactor=Redactor(["hunter2-secret"]))
+process_log = configure_logging(sys.argv[1], environ=os.environ, redactor=Redactor(["hunter2-secret"]))
 import structlog
 log = structlog.get_logger("tars.test")
 std = logging.getLogger("tars.std")
@@ -97,7 +97,7 @@ except ValueError:
 def test_known_secrets_are_struck_out_everywhere():
     script = """
 import base64, urllib.parse
-redactor.add(["later-secret/+ü\\n", "two\\nabcdefghijklmnopqrstuvwxyz"])
+process_log.add(["later-secret/+ü\\n", "two\\nabcdefghijklmnopqrstuvwxyz"])
 s = "hunter2-secret"
 log.info(s, a=[{"x": (s, s.encode())}], b=base64.b64encode(s.encode()).decode(), c=s.encode().hex(), **{s: 1})
 std.info("%s %r", "later-secret/+ü\\n", "later-secret/+ü\\n")
@@ -251,3 +251,24 @@ def test_a_secret_behind_a_backslash_is_struck_out_of_either_kind_of_line() -> N
     redactor = Redactor(["s3cr3t-value"])
     assert b"s3cr3t" not in redactor.clean(terminal_line(colour=False)(dict(event)))
     assert json.loads(redactor.clean(json_line(dict(event))))["event"] == "C:\\********"
+
+
+def test_a_request_is_a_line_without_secrets_and_of_its_level():
+    script = """
+process_log.add(["t0ken-in-a-path"])
+if process_log.tells_access:
+    process_log.access({"method": "GET", "path": "/x/t0ken-in-a-path", "status": 404, "ms": 0.3, "request_id": "r1"})
+"""
+    (line,) = lines(run(script))
+    assert {**line, "timestamp": ""} == {
+        "timestamp": "",
+        "level": "info",
+        "event": "request",
+        "method": "GET",
+        "path": "/x/********",
+        "status": 404,
+        "ms": 0.3,
+        "request_id": "r1",
+        "logger": "api.access",
+    }
+    assert run(script, "warning") == ""
