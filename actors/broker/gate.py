@@ -15,8 +15,9 @@ from dataclasses import replace
 from functools import partial
 
 from actors.broker import packets, rules
+from actors.broker.channel import Outbox
 from actors.broker.engine import LISTENER, Engine
-from actors.broker.link import Link, Outbox
+from actors.broker.link import Link
 from actors.broker.log import Log
 from actors.broker.packets import Connect, ProtocolError, Refusal, UnsupportedVersion
 from actors.broker.rules import Principal, Role
@@ -239,7 +240,7 @@ class Gate:
         if connect.username is None:
             if not self._settings.anonymous_read:
                 raise _Refused(Refusal.NOT_AUTHORIZED, "no credentials")
-            if link.is_websocket:
+            if link.websocket is not None:
                 # A page that somebody looks at could open one from his browser.
                 raise _Refused(Refusal.NOT_AUTHORIZED, "no credentials, and by WebSocket")
             peer = link.get_peer_info()
