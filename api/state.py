@@ -43,7 +43,7 @@ class ApiState:
 
     `change` raises what `schemas.changes` and `schemas.problems.ConfigInvalid` say, and the runtime's `Rejected`
     and `OutcomeUnknown`. `csrf_key`: 32 secret bytes that stay the same across restarts. `version`: the program's.
-    `access_log` gets an entry for each request: method, path, status, ms, caller, address, request_id. None: there is no such log.
+    `access_log` gets an entry for each request: method, path, status, ms, caller, address, request_id. None: no such log.
     """
 
     board: Board

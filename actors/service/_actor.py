@@ -128,7 +128,8 @@ class ServiceActor(Actor):
         finally:
             # Also after a refusal: it may have shown that somebody else has changed the row.
             if self._settings.doubtful or self._settings.mark != self._followed:
-                self._soon(self.follow)
+                # By way of the loop, so that the answer goes out before what follows from it takes its time.
+                self.later(0.0, self.follow)
         row = self._settings.row
         if committed is None:
             return ChangeAccepted(row.version, row.config_epoch, None, (), (), "Nothing was different.")
