@@ -104,7 +104,7 @@ async def test_garbage_is_closed_at_once(any_shared_broker, data):
 
 
 @fault(stock="waited for without end")
-@not_mosquitto  # it waits for 90 seconds
+@not_mosquitto  # it waits for 90 seconds (seen: 93)
 async def test_a_connect_that_does_not_come_is_not_waited_for(any_broker_with):
     broker = any_broker_with(limits=Limits(connect_seconds=0.2))
     data = connect_packet(STT)
@@ -128,7 +128,7 @@ async def test_an_oversize_connect_is_refused_by_its_length(any_broker):
 
 
 @fault(stock="all wait for a slot of one of those that say nothing")
-@not_mosquitto  # in it they do, for 90 seconds
+@not_mosquitto  # it turns newcomers away, for the 90 seconds that it waits for each CONNECT
 async def test_clients_that_do_not_log_in_cannot_lock_others_out(any_broker_with):
     broker = any_broker_with(limits=Limits(max_pending=4, max_connections=4, connect_seconds=60))
     async with contextlib.AsyncExitStack() as stack:
