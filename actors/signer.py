@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tars_config import wire
 
 from actors.runtime import Actor
@@ -89,7 +88,3 @@ class SignerActor(Actor):
             config_epoch=unsigned.config_epoch,
             issued_at=self._times.next(),
         )
-
-    def public_key_pem(self) -> bytes:
-        """Give the public key that readers verify with (PEM, SubjectPublicKeyInfo)."""
-        return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

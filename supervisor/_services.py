@@ -119,7 +119,8 @@ def load_services(path: Path, environment: Mapping[str, str], sources: Mapping[s
 def _text(path: Path) -> str:
     try:
         data, _ = read_file(path, MAX_BYTES)
-        return data.decode()
+        # Some editors begin UTF-8 with a byte order mark.
+        return data.decode("utf-8-sig")
     except OddFileError as odd:
         what = f"{odd} with SERVICES_FILE"
     except FileNotFoundError:

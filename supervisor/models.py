@@ -1,4 +1,4 @@
-"""Reads the manifest, and finds the models that it names: built in, by import path, or a JSON Schema file."""
+"""Finds the models that a manifest names: built in, by import path, or a JSON Schema file."""
 
 import importlib
 import json
@@ -11,34 +11,12 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from schemas.manifest import MAX_BYTES, Manifest, ManifestInvalid, parse_manifest
 from schemas.problems import SchemaInvalid, did_you_mean
 from schemas.registry import schema_for
 from schemas.service_schema import ServiceSchema
 from supervisor._bounded import OddFileError, read_file, why
 
 MAX_SCHEMA: Final = 1024 * 1024
-
-
-def load_manifest(path: Path) -> Manifest:
-    """Read the manifest at `path`, at most 1 MiB of UTF-8; relative paths in it begin from its folder.
-
-    Raises:
-        ManifestInvalid: it cannot be read, or is none; with every problem.
-    """
-    try:
-        data, _ = read_file(path, MAX_BYTES)
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ManifestInvalid([f"{path}: there is no such file; set SERVICES_FILE to the manifest's path"]) from None
-    except OddFileError as odd:
-        raise ManifestInvalid([f"{path}: {odd}"]) from None
-    except OSError as error:
-        raise ManifestInvalid([f"{path}: cannot be read: {why(error)}"]) from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ManifestInvalid([f"{path}:{line}: is not UTF-8; save it as UTF-8"]) from None
-    return parse_manifest(text, str(path), path.absolute().parent)
 
 
 def load_schema(service: str, reference: str, folder: Path) -> ServiceSchema:

@@ -51,7 +51,6 @@ ROLLBACK_TO: Final = "ROLLBACK TO request"
 # Reading.
 
 SELECT_META: Final = "SELECT config_epoch, revision, created_at FROM store_meta WHERE id = 1"
-SELECT_REVISION: Final = "SELECT revision FROM store_meta WHERE id = 1"
 SELECT_SERVICES: Final = """
     SELECT c.service, c.config_json, c.version, c.config_epoch, c.checksum, c.updated_at, c.updated_by,
            p.version, c.request_id

@@ -4,8 +4,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from tars_config import wire
@@ -16,6 +15,8 @@ from actors.signer import IssueTimes, SignerActor, Unsigned
 EPOCH = "0d6b6c5a-54f5-4c0e-9f61-000000000001"
 FORGIVEN = timedelta(minutes=5)
 
+KEY = Ed25519PrivateKey.generate()
+
 
 def unsigned(version: int = 1, **config) -> Unsigned:
     return Unsigned("stt-worker", wire.canonical(config), wire.checksum(config), version, EPOCH)
@@ -23,7 +24,7 @@ def unsigned(version: int = 1, **config) -> Unsigned:
 
 @pytest.fixture
 async def signer():
-    ref = SignerActor.start(Ed25519PrivateKey.generate())
+    ref = SignerActor.start(KEY)
     await ref.started
     handle: Handle[SignerActor] = Handle("signer")
     handle.attach(ref)
@@ -33,11 +34,9 @@ async def signer():
 
 
 async def test_what_it_signs_verifies_under_its_public_key(signer):
-    key = load_pem_public_key(await signer.ask(SignerActor.public_key_pem))
-    assert isinstance(key, Ed25519PublicKey)
     before = datetime.now(UTC)
     update = wire.decode(await signer.ask(SignerActor.sign, unsigned(7, größe=1.5, name="ö|ß")))
-    wire.verify(update, [key])
+    wire.verify(update, [KEY.public_key()])
     assert (update.service, update.version, update.config_epoch) == ("stt-worker", 7, EPOCH)
     assert update.config == {"größe": 1.5, "name": "ö|ß"}
     assert before - timedelta(milliseconds=1) <= update.issued_at <= datetime.now(UTC) + timedelta(milliseconds=1)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.manifest import ManifestInvalid
 from schemas.problems import SchemaInvalid
-from supervisor.models import MAX_SCHEMA, load_manifest, load_schema
+from supervisor._services import ServicesRefused, load_services
+from supervisor.models import MAX_SCHEMA, load_schema
 
 MODULE = """
 from pydantic import BaseModel, SecretStr
@@ -42,27 +42,27 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_manifest_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "services.toml"
-    path.write_bytes(b"\xef\xbb\xbf[services.a]\r\ncommand = ['./w']\r\n")
-    (service,) = load_manifest(path).services
+    path.write_bytes(b"\xef\xbb\xbf[services.router]\r\ncommand = ['./w']\r\n")
+    (service,) = load_services(path, {}).manifest.services
     assert (service.command, service.cwd) == ((str(tmp_path / "w"),), tmp_path)
 
 
 def test_manifest_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "services.toml"
-    with pytest.raises(ManifestInvalid, match="there is no such file; set SERVICES_FILE"):
-        load_manifest(path)
-    with pytest.raises(ManifestInvalid, match="is not a file"):
-        load_manifest(tmp_path)
+    with pytest.raises(ServicesRefused, match="there is no such file; write a manifest there"):
+        load_services(path, {})
+    with pytest.raises(ServicesRefused, match="is not a file"):
+        load_services(tmp_path, {})
     path.write_bytes(b"# fine\n# \xff\n")
-    with pytest.raises(ManifestInvalid, match=r"services\.toml:2: is not UTF-8; save it as UTF-8"):
-        load_manifest(path)
+    with pytest.raises(ServicesRefused, match=r"services\.toml:2: the text is not UTF-8; save the file as UTF-8"):
+        load_services(path, {})
     path.write_bytes(b"#" * (1024 * 1024 + 1))
-    with pytest.raises(ManifestInvalid, match="is larger than 1024 KiB"):
-        load_manifest(path)
+    with pytest.raises(ServicesRefused, match="is larger than 1024 KiB"):
+        load_services(path, {})
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(ManifestInvalid, match="is not a file"):
-        load_manifest(path)
+    with pytest.raises(ServicesRefused, match="is not a file"):
+        load_services(path, {})
 
 
 def test_built_in_by_name(tmp_path: Path) -> None:
