@@ -8,16 +8,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actors.board import Board, ServiceView
+    from actors.board import Board, Representation, ServiceView
+    from actors.events import Events, Published, Subscription
+    from actors.output import Follower, Output
     from actors.runtime import OutcomeUnknown, Rejected
 
-__all__ = ["Board", "OutcomeUnknown", "Rejected", "ServiceView"]
+__all__ = [
+    "Board",
+    "Events",
+    "Follower",
+    "OutcomeUnknown",
+    "Output",
+    "Published",
+    "Rejected",
+    "Representation",
+    "ServiceView",
+    "Subscription",
+]
 
 _HOMES = {
     "Board": "actors.board",
+    "Events": "actors.events",
+    "Follower": "actors.output",
     "OutcomeUnknown": "actors.runtime",
+    "Output": "actors.output",
+    "Published": "actors.events",
     "Rejected": "actors.runtime",
+    "Representation": "actors.board",
     "ServiceView": "actors.board",
+    "Subscription": "actors.events",
 }
 
 

@@ -1,25 +1,49 @@
-"""What readers see without asking: finished answers, put there by the actors that own the facts.
+"""What readers see without asking: answers that need nothing more, put there by the actors that own the facts.
 
 Each entry is immutable and replaced as a whole, on the loop's thread, so a reader never sees half a change and never waits.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from schemas.health import ComponentHealth, HealthReport
 from schemas.messages import StateMessage
+from schemas.status import ServiceStatus
+
+
+class Representation:
+    """A body and its ETag (RFC 9110, section 8.8.3, quotes included), made when somebody first asks for one of them.
+
+    A change that nobody reads costs no rendering; what is read is rendered once.
+    """
+
+    def __init__(self, render: Callable[[], tuple[bytes, str]]) -> None:
+        """`render` gives the body and the ETag, the same whenever it is called."""
+        self._render = render
+
+    @cached_property
+    def _made(self) -> tuple[bytes, str]:
+        return self._render()
+
+    @property
+    def body(self) -> bytes:
+        return self._made[0]
+
+    @property
+    def etag(self) -> str:
+        return self._made[1]
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """One service's GET, finished: bodies and their ETags (RFC 9110, section 8.8.3, quotes included)."""
+    """One service's GET, with `fields` in it (`full`) and without (`short`)."""
 
     service: str
     version: int
     config_epoch: str
-    body: bytes
-    etag: str
-    body_without_fields: bytes
-    etag_without_fields: str
+    full: Representation
+    short: Representation
 
 
 @dataclass(slots=True)
@@ -28,5 +52,6 @@ class Board:
 
     services: dict[str, ServiceView] = field(default_factory=dict)
     states: dict[str, StateMessage] = field(default_factory=dict)
+    statuses: dict[str, ServiceStatus] = field(default_factory=dict)
     health: HealthReport = field(default_factory=HealthReport)
     components: dict[str, ComponentHealth] = field(default_factory=dict)

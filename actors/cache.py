@@ -57,6 +57,7 @@ class CacheContents:
         self._entries: dict[str, CacheEntry] = {}
         self._epoch = ""
         self._revision = 0
+        self._taken = True
 
     def __bool__(self) -> bool:
         return bool(self._epoch)
@@ -67,19 +68,30 @@ class CacheContents:
         self._epoch = config_epoch
         self._revision = revision
 
-    def update(self, config_epoch: str, revision: int, entry: CacheEntry) -> None:
-        """Take one service's new version. An older one of the same epoch than is held is ignored."""
+    def update(self, config_epoch: str, revision: int, entry: CacheEntry) -> bool:
+        """Take one service's new version; true for the first since the last snapshot, so that the writer is told once.
+
+        An older one of the same epoch than is held is ignored.
+        """
         held = self._entries.get(entry.service)
         if held is not None and config_epoch == self._epoch and held.version > entry.version:
-            return
+            return False
         if held is None:
             self.replace(config_epoch, max(self._revision, revision), [*self._entries.values(), entry])
-            return
-        self._entries[entry.service] = entry
-        self._epoch = config_epoch
-        self._revision = max(self._revision, revision)
+        else:
+            self._entries[entry.service] = entry
+            self._epoch = config_epoch
+            self._revision = max(self._revision, revision)
+        first, self._taken = self._taken, False
+        return first
+
+    def remove(self, services: Iterable[str]) -> None:
+        """Forget these: they left the manifest."""
+        gone = set(services)
+        self._entries = {name: entry for name, entry in self._entries.items() if name not in gone}
 
     def snapshot(self) -> _Snapshot:
+        self._taken = True
         return _Snapshot(self._epoch, self._revision, tuple(self._entries.values()))
 
 

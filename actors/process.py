@@ -1,8 +1,7 @@
-"""Child processes on the event loop: spawned without a thread, ended as a group, their end seen through a pidfd.
+"""Short commands on the event loop, such as probes: spawned without a thread, ended as a group, their end seen through a pidfd.
 
 A child is the leader of a session of its own, and the kernel kills it when this program dies however abruptly
-(prctl(2), PR_SET_PDEATHSIG, set by setpriv(1)). Whatever survives that, because it was a grandchild or because
-the death came between two steps, is found at the next start by the instance in its environment (`end_leftovers`).
+(prctl(2), PR_SET_PDEATHSIG, set by setpriv(1)). Workers are not started so: they belong to the holder and outlive us.
 """
 
 import asyncio
@@ -10,21 +9,17 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
-import secrets
-import select
 import shutil
 import signal
 import struct
 import subprocess
 import termios
-import time
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Mapping
 from contextvars import Context
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+from msgspec import Struct
 
 from actors.lines import Lines, Mask
 
@@ -50,8 +45,6 @@ KEPT = 20
 TOLD_EVERY = 100_000
 """Lines left out, after which that is said; and at the end of the flood."""
 
-_INSTANCE = re.compile(rb"[0-9a-f]{32}")
-
 logger = logging.getLogger(__name__)
 
 
@@ -59,8 +52,7 @@ class SpawnFailed(Exception):
     """The command could not be started; the message says why and names the command."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """What to run. `argv[0]` is a path, or a name that is looked up in the PATH of `environment`."""
 
     argv: tuple[str, ...]
@@ -68,8 +60,7 @@ class Command:
     environment: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How a process ended: `code` is its exit status, or minus the number of the signal that killed it."""
 
     pid: int
@@ -289,88 +280,3 @@ def _spawn(command: Command) -> "subprocess.Popen[bytes]":
         )
     except OSError as error:
         raise SpawnFailed(f"{program} could not be started: {error.strerror}") from error
-
-
-def new_instance() -> str:
-    """Give the random name of a start that is about to be made."""
-    return secrets.token_hex(16)
-
-
-def record_instance(folder: Path, name: str, instance: str) -> None:
-    """Write down which instance is about to run, before it does: `end_leftovers` goes by these records."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    record = folder / name
-    partial = folder / f".{name}"
-    partial.write_text(instance, encoding="ascii")
-    partial.rename(record)
-
-
-def end_leftovers(folder: Path, timeout: float = 5.0) -> list[int]:
-    """Kill every process that carries a recorded instance, and wait until they are gone; give their pids.
-
-    Blocks for a few milliseconds, up to `timeout` seconds: call it before the loop runs. The records of processes that
-    did not end in time are kept for the next start. Whatever else lies in the folder is left alone.
-
-    Raises OSError where the folder cannot be read or a record cannot be removed.
-    """
-    marks: dict[bytes, Path] = dict(_records(folder))
-    deadline = time.monotonic() + timeout
-    ended: set[int] = set()
-    # Again until there is none: one of them may have had a child since it was looked for.
-    while marks and (found := _pinned(marks.keys())):
-        try:
-            for pidfd in found.values():
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            for pid, pidfd in found.items():
-                if _gone(pidfd, deadline):
-                    ended.add(pid)
-        finally:
-            for pidfd in found.values():
-                os.close(pidfd)
-        if time.monotonic() > deadline:
-            logger.error("processes %s of a supervisor that was killed cannot be ended", sorted(found.keys() - ended))
-            return sorted(ended)
-    for record in marks.values():
-        record.unlink(missing_ok=True)
-    return sorted(ended)
-
-
-def _records(folder: Path) -> Iterator[tuple[bytes, Path]]:
-    """What is recorded: the marks in the environments of those processes, and where each is written."""
-    with contextlib.suppress(FileNotFoundError):
-        for record in folder.iterdir():
-            instance = record.read_bytes() if record.is_file() else b""
-            if _INSTANCE.fullmatch(instance):
-                yield f"{INSTANCE_VARIABLE}=".encode() + instance, record
-
-
-def _pinned(marks: AbstractSet[bytes]) -> dict[int, int]:
-    """Find who carries one of the marks: pid, and a descriptor that keeps the number from meaning somebody else."""
-    own = os.getpid()
-    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208  # ten times the speed
-    found: dict[int, int] = {}
-    for pid in pids:
-        if pid == own or not marks & _environment(pid):
-            continue
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(pid)
-            # Only now is the number pinned: look again whose it is.
-            if marks & _environment(pid):
-                found[pid] = pidfd
-            else:
-                os.close(pidfd)
-    return found
-
-
-def _gone(pidfd: int, deadline: float) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
-
-
-def _environment(pid: int) -> set[bytes]:
-    try:
-        return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
-    except OSError:
-        return set()  # it has ended, or is somebody else's

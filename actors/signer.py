@@ -3,10 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Struct
 from tars_config import wire
 
 from actors.runtime import Actor
@@ -21,8 +21,7 @@ _LARGEST_LEAD = timedelta(minutes=4, seconds=50)
 _START_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Unsigned:
+class Unsigned(Struct, frozen=True):
     """One service's configuration as it goes on the wire, but for signature and time.
 
     `config_canonical` is its canonical JSON, and `checksum` the hex SHA-256 of that.
@@ -66,7 +65,10 @@ class IssueTimes:
 
 
 class SignerActor(Actor):
-    """Signs configuration updates with Ed25519 (RFC 8032). One takes some 50 microseconds, so it is done on the loop."""
+    """Signs configuration updates and control signals with Ed25519 (RFC 8032).
+
+    One takes some 50 microseconds, so it is done on the loop.
+    """
 
     def __init__(self, private_key: Ed25519PrivateKey, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
         super().__init__()
@@ -88,3 +90,22 @@ class SignerActor(Actor):
             config_epoch=unsigned.config_epoch,
             issued_at=self._times.next(),
         )
+
+    def sign_control(self, service: str, command: str, reason: str, config_epoch: str, version: int) -> bytes:
+        """Give the encoded control signal, signed now. `config_epoch` and `version` are those wanted of the worker.
+
+        Raises:
+            ValueError: a field that no reader would accept, such as a reason over 500 characters.
+        """
+        from tars_config import control  # noqa: PLC0415 - hardly ever needed, and it takes a start 2 ms
+
+        signal = control.sign(
+            self._key,
+            service=service,
+            command=command,
+            reason=reason,
+            config_epoch=config_epoch,
+            version=version,
+            issued_at=self._times.next(),
+        )
+        return signal.encode()

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from api._cork import Cork
+from api._answering import Answering
 from api.door import Door
 from api.problems import Problem
 from api.state import Limits
@@ -25,10 +24,12 @@ _MAX_PIPELINED = 16
 _MAX_DRAINED = 16 * 1024 * 1024
 # A handler that waits for content answers 408 itself; the connection's own deadline stands behind that.
 _LATER = 5.0
+# Seconds that a connection without a request so far has to send one, while the server stops.
+_TO_ASK = 0.25
 
 
-class Connection(HttpToolsProtocol):
-    """`lost` is called when it has ended. The server calls `enforce` now and then."""
+class Connection(Answering):
+    """`lost` is called when it has ended; `stopping` says whether the server stops. The server calls `enforce` now and then."""
 
     def __init__(
         self,
@@ -40,48 +41,53 @@ class Connection(HttpToolsProtocol):
         door: Door,
         limits: Limits,
         lost: Callable[[], None],
+        stopping: Callable[[], bool],
     ) -> None:
-        super().__init__(config, server_state, app_state, loop)
-        self._door = door
+        super().__init__(config, server_state, app_state, loop, door)
         self._limits = limits
         self._lost = lost
+        self._stopping = stopping
         self._deadline: float | None = None
         self._in_head = False
         self._in_body = False
         self._deaf = False
         self._refused = False
+        self._asked = False
+        self._last = False
         self._head = 0
         self._fed = 0
         self._drained = 0
-        self._waiting = 0
-        self._waiting_since = 0.0
+        self._taken = 0
+        self._taken_at = 0.0
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the base class
-        super().connection_made(Cork(transport, self.loop))  # type: ignore[arg-type] # it has what uvicorn uses
+        super().connection_made(transport)
         self._deadline = self.loop.time() + self._limits.head_seconds
         _send_at_once(transport)
+        if self._stopping():
+            self.shutdown()
         if len(self.connections) > 2 * self._limits.connections:
             transport.abort()
         elif len(self.connections) > self._limits.connections:
-            self.app = self._door.overloaded
+            self.app = self.door.overloaded
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
         self._lost()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             self._drain(len(data))
             return
-        self._unset_keepalive_if_required()
-        if self._deadline is None and self._idle():
-            # Also for what never becomes a request, such as empty lines without end.
-            self._deadline = self.loop.time() + self._limits.head_seconds
+        super().data_received(data)
+
+    # What the base class calls.
+
+    def parse(self, data: bytes) -> None:
         try:
-            self.parser.feed_data(data)
+            super().parse(data)
         except httptools.HttpParserUpgrade:
             # There is no other protocol to change to: the request has its answer, and what follows is not HTTP.
             self._deaf = True
@@ -104,15 +110,26 @@ class Connection(HttpToolsProtocol):
         self._deadline = self.loop.time() + self._limits.head_seconds
 
     def on_url(self, url: bytes) -> None:
-        self._count(len(url))
         super().on_url(url)
+        self._head += len(url)
+        if self._head > self._limits.head:
+            raise _Stop
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
+        # The longest loop of a request: what the base class does for a field is done here.
+        self._head += len(name) + len(value) + 4
+        if self._head > self._limits.head:
+            raise _Stop
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
+        self._asked = True
+        if self._last:
+            self.cycle.keep_alive = False
         self._in_head, self._in_body = False, True
         self._drained = 0
         self._deadline = self.loop.time() + self._limits.body_seconds + _LATER
@@ -128,23 +145,35 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_body = False
-        # Where the answer came before the content had, the timer between two requests is not running any more.
-        answered = self.cycle.response_complete
-        self._deadline = self.loop.time() + self._limits.keep_alive_seconds if answered else None
+        # The answer may have come before the content had.
+        self._deadline = self.loop.time() + self._limits.keep_alive_seconds if self._idle() else None
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._in_body and self.cycle.response_complete:
+        if not self._idle() or self.transport.is_closing():
+            return
+        if self._in_body:
             # Closing now could take the answer away from a client that is still sending, as in `_refuse`.
             self._deadline = self.loop.time() + self._limits.drain_seconds
+        elif not self._in_head:
+            self._deadline = self.loop.time() + self._limits.keep_alive_seconds
 
     # What the server calls.
 
     def shutdown(self) -> None:
+        """Close once nothing is under way. Whoever has just connected has a moment to ask."""
         if self._refused:
             self.transport.close()
-        else:
+        elif self._asked or self.transport.is_closing():
             super().shutdown()
+        else:
+            self._last = True
+            if not self._in_head:
+                self.loop.call_later(_TO_ASK, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if not self._asked and not self._in_head:
+            self.transport.close()
 
     def enforce(self, now: float) -> None:
         """End what takes too long: sending a request, or taking an answer."""
@@ -153,13 +182,18 @@ class Connection(HttpToolsProtocol):
                 self._refuse(
                     Problem("timeout", f"The request's head took longer than {self._limits.head_seconds:g} s.")
                 )
+            elif self._idle() and not self._in_body:
+                # What it has not taken yet of the last answer is still sent.
+                self._deadline = None
+                self.transport.close()
             else:
                 self.abort()
             return
-        waiting = self.transport.get_write_buffer_size()
-        if waiting == 0 or waiting != self._waiting:
-            self._waiting, self._waiting_since = waiting, now
-        elif now - self._waiting_since > self._limits.write_seconds:
+        # What waits may grow meanwhile, as a stream's heartbeats do: that is nothing that the client has taken.
+        taken = self._cork.taken
+        if self._cork.get_write_buffer_size() == 0 or taken != self._taken:
+            self._taken, self._taken_at = taken, now
+        elif now - self._taken_at > self._limits.write_seconds:
             self.abort()
 
     def abort(self) -> None:
@@ -173,11 +207,6 @@ class Connection(HttpToolsProtocol):
 
     def _idle(self) -> bool:
         return self.cycle is None or bool(self.cycle.response_complete)
-
-    def _count(self, size: int) -> None:
-        self._head += size
-        if self._head > self._limits.head:
-            raise _Stop
 
     def _too_large(self) -> Problem:
         return Problem("head-too-large", f"Request line and header fields are over {self._limits.head} bytes.")
@@ -201,7 +230,7 @@ class Connection(HttpToolsProtocol):
             # The content is broken: its handler is told that the client has gone.
             cycle.disconnected = True
             cycle.message_event.set()
-        self.transport.write(self._door.refusal(problem).as_bytes(self.server_state.default_headers))
+        self.transport.write(self.door.refusal(problem, self.date()))
         # Closing with something unread resets the connection, which can take the answer away from its reader: only our
         # half is closed, and the rest once the client's is, or it took too long (RFC 9112, section 9.6).
         self.transport.write_eof()

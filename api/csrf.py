@@ -3,8 +3,9 @@
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 LIFETIME = 12 * 3600
 """Seconds."""
@@ -12,8 +13,7 @@ LIFETIME = 12 * 3600
 _TOKEN = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class CsrfTokens:
+class CsrfTokens(Struct, frozen=True):
     """Issues and verifies under `key` (32 secret bytes). `subject` names the session or identity it is bound to."""
 
     key: bytes

@@ -1,17 +1,16 @@
 """What a route says of itself, for the OpenAPI document and the guard alike."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from pydantic import BaseModel
 
 from api.problems import KINDS, Kind
 from schemas.states import Role
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """What a body holds: a model (none where it is no JSON), an example of it, and the media types."""
 
     model: type[BaseModel] | None
@@ -19,8 +18,7 @@ class Content:
     media_types: tuple[str, ...] = ("application/json",)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A successful answer: a sentence about it, its content, and header fields worth knowing with their meaning."""
 
     description: str
@@ -28,8 +26,7 @@ class Answer:
     headers: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """A `path`, `query` or `header` parameter, with its JSON Schema."""
 
     name: str
@@ -48,11 +45,11 @@ IF_NONE_MATCH = Parameter(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One call. `role` is what it takes; every role includes `config.read`, and None asks for no token at all.
 
-    `problems` are codes of `api.problems.KINDS`; those that every such call can end in are added.
+    `problems` are codes of `api.problems.KINDS`; those that every such call can end in are added. `path` is what the call is
+    documented under, where its route takes more than the call does.
     """
 
     id: str
@@ -63,7 +60,9 @@ class Operation:
     answers: Mapping[int, Answer]
     parameters: tuple[Parameter, ...] = ()
     body: Content | None = None
+    body_required: bool = True
     problems: tuple[str, ...] = ()
+    path: str | None = None
 
     def all_problems(self) -> tuple[Kind, ...]:
         """Every error that this call can end in, by status."""

@@ -8,6 +8,7 @@ from api.bodies import invalid
 from api.problems import Problem, quoted
 from schemas.changes import OverriddenByEnvironment, ReadOnly, StaleVersion
 from schemas.problems import ConfigInvalid, FieldError
+from schemas.status import CommandRefused, UnknownService
 
 # Seconds after which an actor that was down or busy is worth asking again.
 RETRY_AFTER = 1
@@ -36,6 +37,10 @@ def problem_of(error: Exception, *, path: str, request_id: str) -> Problem:
             return Problem("read-only", str(error), headers={"retry-after": str(error.retry_after)})
         case ConfigInvalid():
             return invalid(error.errors) if error.errors else Problem("invalid", str(error))
+        case UnknownService():
+            return Problem("unknown-service", str(error))
+        case CommandRefused():
+            return Problem("not-possible", str(error))
         case Rejected():
             return Problem(
                 "busy",

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from litestar.types import Scope
+from msgspec import Struct
 
 from api.headers import fields
 from api.problems import Problem
@@ -19,8 +19,7 @@ _EACH = re.compile(_TAG)
 _OURS = re.compile(rb'"([0-9a-f]{8})-([0-9]{1,18})-[0-9A-Za-z_-]+"')
 
 
-@dataclass(frozen=True, slots=True)
-class SeenVersion:
+class SeenVersion(Struct, frozen=True):
     """What an `If-Match` tells of the representation that its sender has seen."""
 
     epoch8: str

@@ -14,7 +14,7 @@ _LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-l
 # A name has at most 253 characters (RFC 1035, section 2.3.4, without the root's).
 _MAX_HOST = 300
 # RFC 9110, section 7.2: host, and a port that is ignored here.
-_HOST = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]+)(?::[0-9]{0,5})?")
+_HOST = re.compile(r"(?P<host>\[[0-9A-Za-z.:%_~-]+\]|[^:\[\]]+)(?::[0-9]{0,5})?")
 
 
 class HostRule:

@@ -114,7 +114,7 @@ def _operation(operation: Operation, names: dict[type[BaseModel], dict[str, Any]
     if operation.parameters:
         description["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
     if operation.body is not None:
-        description["requestBody"] = {"required": True, "content": _content(operation.body, names)}
+        description["requestBody"] = {"required": operation.body_required, "content": _content(operation.body, names)}
     return description
 
 
@@ -175,6 +175,7 @@ _REQUEST_ID_HEADER = {
 _HEADERS_OF = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "How to authenticate."},
     HTTPStatus.METHOD_NOT_ALLOWED: {"Allow": "The methods that the path has."},
+    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": "Seconds after which it is worth asking again."},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "Seconds after which it is worth asking again."},
 }
 _DETAILS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -94,6 +94,12 @@ _ALL: Final = (
         "An environment variable of the supervisor wins over the store for these keys.",
     ),
     Kind(
+        "not-possible",
+        409,
+        "Not possible for this service",
+        "The service has no worker that this could be asked of. Nothing was done.",
+    ),
+    Kind(
         "precondition-failed",
         412,
         "Precondition failed",
@@ -122,6 +128,12 @@ _ALL: Final = (
         422,
         "Invalid values",
         "`errors` names every field that is wrong. Nothing was changed.",
+    ),
+    Kind(
+        "too-many-streams",
+        429,
+        "Too many streams",
+        "As many streams are open as there may be, of this token or in all: ask again after `Retry-After` seconds.",
     ),
     Kind(
         "head-too-large",

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from email.utils import formatdate
 
-from uvicorn import Config
+from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from api._connection import Connection
@@ -39,11 +39,11 @@ class Server:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            timeout_keep_alive=limits.keep_alive_seconds,  # type: ignore[arg-type] # it goes to call_later as it is
         )
         self._listening: list[asyncio.Server] = []
         self._ticker: asyncio.Task[None] | None = None
         self._quiet = asyncio.Event()
+        self._stopping = False
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections on `sockets`, which are bound already, and from now on ours to close.
@@ -67,15 +67,24 @@ class Server:
         self._ticker = loop.create_task(self._tick(), name="http ticker")
 
     async def stop(self, grace: float) -> None:
-        """Accept no more, let requests that are under way finish for up to `grace` seconds, and close.
+        """Accept no more, end streams, let requests that are under way finish for up to `grace` seconds, and close.
 
         What is not done by then is cancelled, and its client sees the connection end. The same holds where this call
         is cancelled. Afterwards there is no connection and no task left.
         """
+        loop = asyncio.get_running_loop()
+        self._stopping = True
+        for server in self._listening:
+            for each in server.sockets:
+                loop.remove_reader(each.fileno())
+        # asyncio drops what it has accepted and not made a connection of when its server closes: two turns make it one.
+        for _ in range(2):
+            await asyncio.sleep(0)
         for server in self._listening:
             server.close()
         for connection in self._connections():
             connection.shutdown()
+        self._app.end_streams()
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
@@ -108,7 +117,14 @@ class Server:
 
     def _connection(self, loop: asyncio.AbstractEventLoop) -> Connection:
         return Connection(
-            self._config, self._state, {}, loop, door=self._app, limits=self._limits, lost=self._quiet.set
+            self._config,
+            self._state,
+            {},
+            loop,
+            door=self._app,
+            limits=self._limits,
+            lost=self._quiet.set,
+            stopping=lambda: self._stopping,
         )
 
     def _set_date(self) -> None:
@@ -117,7 +133,7 @@ class Server:
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         limits = self._limits
-        pause = min(_TICK, limits.head_seconds, limits.drain_seconds, limits.write_seconds)
+        pause = min(_TICK, limits.head_seconds, limits.keep_alive_seconds, limits.drain_seconds, limits.write_seconds)
         while True:
             await asyncio.sleep(pause)
             self._set_date()

@@ -2,12 +2,15 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from actors import Board
+from actors import Board, Events, Output
 from api.hosts import HostRule
+from api.streams import Streams
 from api.tokens import Tokens
 from schemas.changes import ChangeAccepted, ConfigChange
+from schemas.manifest import Differences
+from schemas.status import Outcome, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,43 @@ class Limits:
     """For a client to take any of an answer that waits for it."""
     drain_seconds: float = 5.0
     """For a client to finish sending what was answered already: closing on it at once could lose the answer."""
+    streams: int = 64
+    streams_of_a_token: int = 16
+    """Answers without an end, open at once; more is 429."""
+    heartbeat_seconds: float = 15.0
+    """Between two signs of life of a stream that has nothing to say."""
 
 
 AccessLog: TypeAlias = Callable[[dict[str, Any]], None]
+
+
+class Command(Protocol):
+    """Asks a worker, or all of them (`service` is None), and waits for it up to `wait_s` seconds.
+
+    `dependants`: those that start after it, too, or of a start those that it starts after; `rolling`: one after the other.
+    `by` is the caller's name, `reason` what they said, if anything. Raises `schemas.status.CommandRefused`, and the runtime's
+    `Rejected` and `OutcomeUnknown`.
+    """
+
+    def __call__(
+        self,
+        service: str | None,
+        verb: Verb,
+        *,
+        dependants: bool,
+        rolling: bool,
+        by: str,
+        reason: str | None,
+        wait_s: float,
+    ) -> Awaitable[Outcome]: ...
+
+
+class Reload(Protocol):
+    """Reads the manifest anew, and does what it asks for; or, `only_plan`, only tells that. Raises
+    `schemas.status.ReloadRefused`.
+    """
+
+    def __call__(self, *, only_plan: bool) -> Awaitable[Differences]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +81,8 @@ class ApiState:
     `change` raises what `schemas.changes` and `schemas.problems.ConfigInvalid` say, and the runtime's `Rejected`
     and `OutcomeUnknown`. `csrf_key`: 32 secret bytes that stay the same across restarts. `version`: the program's.
     `access_log` gets an entry for each request: method, path, status, ms, caller, address, request_id. None: no such log.
+    `output` gives a service's output, None where nothing of it is read here. `broker_pid` gives that of the embedded broker,
+    None while there is no process of it; it is not given where no broker is embedded.
     """
 
     board: Board
@@ -52,5 +91,11 @@ class ApiState:
     csrf_key: bytes = field(repr=False)
     hosts: HostRule
     version: str
+    command: Command
+    reload: Reload
+    output: Callable[[str], Output | None]
+    events: Events
+    broker_pid: Callable[[], int | None] | None = None
     access_log: AccessLog | None = None
     limits: Limits = field(default_factory=Limits)
+    streams: Streams = field(default_factory=Streams)

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -17,6 +17,8 @@ from schemas.problems import FieldError
 _MAX_MARKS = 100_000
 _MAX_ERRORS = 20
 _INT64 = range(-(2**63), 2**63)
+_SPACES = b" \t\r\n"
+_NOT_PLAIN = object()
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]')
 
 _Path = tuple[str | int, ...]
@@ -29,10 +31,6 @@ class _Wrong(NamedTuple):
     type: str
 
 
-class _Unusable(Exception):
-    """There is something wrong; where, only the whole tree can tell."""
-
-
 def loads(body: bytes, *, depth: int) -> Any:
     """The value of `body`.
 
@@ -42,16 +40,38 @@ def loads(body: bytes, *, depth: int) -> Any:
             another, or far more values than any configuration has. Whatever has a place in the tree is named by it,
             and all such mistakes stand in `errors`.
     """
+    opened = body.count(b"{") + body.count(b"[")
+    if opened + body.count(b",") > _MAX_MARKS:
+        raise Problem("malformed", f"The body has more than {_MAX_MARKS} commas and brackets.")
+    if opened <= depth and (value := _plain(body)) is not _NOT_PLAIN:
+        return value
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise Problem(
             "malformed", f"The body is not UTF-8: byte {error.start + 1} cannot be read. Send JSON in UTF-8."
         ) from None
-    if text.count(",") + text.count("{") + text.count("[") > _MAX_MARKS:
-        raise Problem("malformed", f"The body has more than {_MAX_MARKS} commas and brackets.")
+    return _explained(text, depth)
+
+
+def _plain(body: bytes) -> Any:
+    """The value, by the fast parser, or `_NOT_PLAIN` where that leaves room for any doubt.
+
+    orjson lets pass what is refused here: a key given twice, of which it keeps the last, and numbers that it rounds. Such a
+    text it cannot write again. Spaces are left out of both texts, also within strings: no member comes or goes by that.
+    """
     try:
-        value, sound = _decoded(text)
+        value = orjson.loads(body)
+        again = orjson.dumps(value, None, orjson.OPT_STRICT_INTEGER)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return _NOT_PLAIN
+    return value if again.translate(None, _SPACES) == body.translate(None, _SPACES) else _NOT_PLAIN
+
+
+def _explained(text: str, depth: int) -> Any:
+    """The value, by a parser that tells what is wrong and where. Raises as `loads` does."""
+    try:
+        value = _decode(text)
     except json.JSONDecodeError as error:
         raise Problem(
             "malformed", f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -60,31 +80,23 @@ def loads(body: bytes, *, depth: int) -> Any:
         raise _too_deep(text, depth) from None
     if _nests_deeper(text, value, depth):
         raise _too_deep(text, depth)
-    # Only an escape can smuggle half a surrogate pair into UTF-8.
-    if not sound or ("\\u" in text and not _accepted_by_orjson(text)):
-        found = list(islice(_mistakes(value, ()), _MAX_ERRORS))
-        # Where the two parsers differ in something else, the stricter one has the word.
-        raise _refused(found or [((), _Wrong("It is not JSON.", "invalid"))])
+    found = list(islice(_mistakes(value, ()), _MAX_ERRORS))
+    # Where the two parsers differ in something else, the stricter one has the word.
+    if not found and not _accepted_by_orjson(text):
+        found = [((), _Wrong("It is not JSON.", "invalid"))]
+    if found:
+        raise _refused(found)
     return value
 
 
-def _decoded(text: str) -> tuple[Any, bool]:
-    """The tree, and whether there is no `_Wrong` in it."""
-    try:
-        return _decode(text), True
-    except _Unusable:
-        # Once more, now to the end: looking for a mark in every sound tree would cost every request.
-        return _decode_marking(text), False
-
-
-def _decoder(wrong: Callable[[str, str], Any]) -> Callable[[str], Any]:
+def _decoder() -> Callable[[str], Any]:
     def object_(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             seen: set[str] = set()
             for key, _ in pairs:
                 if key in seen:
-                    found[key] = wrong("It stands twice in one object; send it once.", "invalid")
+                    found[key] = _Wrong("It stands twice in one object; send it once.", "invalid")
                 seen.add(key)
         return found
 
@@ -92,26 +104,21 @@ def _decoder(wrong: Callable[[str, str], Any]) -> Callable[[str], Any]:
         # Beyond 20 characters it cannot fit, and reading it would take time that grows faster than its length.
         if len(text) <= 20 and (value := int(text)) in _INT64:
             return value
-        return wrong("The number does not fit into 64 bits.", "out_of_range")
+        return _Wrong("The number does not fit into 64 bits.", "out_of_range")
 
     def float_(text: str) -> Any:
         value = float(text)
-        return value if math.isfinite(value) else wrong("The number is too large.", "out_of_range")
+        return value if math.isfinite(value) else _Wrong("The number is too large.", "out_of_range")
 
     def constant(text: str) -> Any:
-        return wrong(f"{text} is not a JSON number; numbers must be finite.", "wrong_type")
+        return _Wrong(f"{text} is not a JSON number; numbers must be finite.", "wrong_type")
 
     return json.JSONDecoder(
         object_pairs_hook=object_, parse_int=integer, parse_float=float_, parse_constant=constant
     ).decode
 
 
-def _stop(_: str, __: str) -> NoReturn:
-    raise _Unusable
-
-
-_decode = _decoder(_stop)
-_decode_marking = _decoder(_Wrong)
+_decode = _decoder()
 
 
 def _nests_deeper(text: str, value: Any, depth: int) -> bool:

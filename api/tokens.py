@@ -5,11 +5,12 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from schemas.states import PERMISSIONS, Role
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Whoever presented a token: its name, and what it may do."""
 
     name: str

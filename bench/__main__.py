@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Imported here, since the clients' processes import this module and none of that.
     import pytest  # noqa: PLC0415
 
-    from bench import broker, outage, process, rest, runtime, store  # noqa: PLC0415
+    from bench import broker, outage, process, rest, runtime, store, storm, supervision, upgrade, workers  # noqa: PLC0415
     from bench._harness import Row, Run, progress, record, table  # noqa: PLC0415
     from bench._sides import Skipped  # noqa: PLC0415
 
@@ -31,7 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
         "store": store.rows,
         "runtime": runtime.rows,
         "outage": outage.rows,
+        "storm": storm.rows,
         "scale": process.scale,
+        "respawn": supervision.respawn,
+        "starts": supervision.starts,
+        "trees": supervision.trees,
+        "hundred": workers.idle,
+        "flood": workers.flood,
+        "upgrade": upgrade.upgrade,
     }
     parser = argparse.ArgumentParser(prog="bench", description="Figures against floors and peers, see bench/README.md.")
     parser.add_argument("--only", action="append", metavar="ROW", choices=sections, help=", ".join(sections))

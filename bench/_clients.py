@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from actors.broker import packets
+from actors.mqtt import packets
 
 HOST = "127.0.0.1"
 TIMEOUT = 30.0
@@ -183,29 +183,27 @@ def until_received(port: int, requests: Sequence[Request], whose: bytes, receipt
 # -- MQTT
 
 
-def _text(text: str) -> bytes:
-    data = text.encode()
-    return len(data).to_bytes(2, "big") + data
-
-
 class Mqtt:
     """One MQTT 3.1.1 connection, clean session."""
 
     def __init__(self, port: int, user: str | None = None, password: str | None = None) -> None:
         self.socket = connect(port)
         self._framer = packets.Framer(1 << 20)
-        flags = 0x02 if user is None else 0xC2
-        body = _text("MQTT") + bytes((4, flags)) + (600).to_bytes(2, "big") + _text("")
-        if user is not None:
-            body += _text(user) + _text(password or "")
-        self.socket.sendall(b"\x10" + bytes((len(body) & 0x7F | 0x80, len(body) >> 7)) + body)
+        login = packets.Connect(
+            client_id="",
+            clean_session=True,
+            keep_alive=600,
+            username=user,
+            password=None if user is None else (password or "").encode(),
+            will=None,
+        )
+        self.socket.sendall(packets.connect(login))
         answer = self.packet()
         if answer[1] != b"\0\0":
             raise ConnectionError(f"CONNACK {answer!r}")
 
     def subscribe(self, topic: str) -> None:
-        body = b"\0\1" + _text(topic) + b"\1"
-        self.socket.sendall(bytes((0x82, len(body))) + body)
+        self.socket.sendall(packets.subscribe(1, [(topic, 1)]))
         while self.packet()[0] >> 4 != 9:
             pass  # a retained message may come first
 

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from tars_config import wire
 from tars_config.keys import load_public_keys
 
-from actors.broker import packets
+from actors.mqtt import packets
 from bench import _clients
 from bench._clients import Mqtt, Request
 

@@ -1,7 +1,8 @@
 """Figures of the bridge, through a real Mosquitto: `python -m bench.bridge`.
 
-Latency from the call to a subscriber, against a bare aiomqtt client, interleaved in one run; and how long after a
-broker's return everything is right that changed while it was away.
+Latency from the call to a subscriber, against a bare aiomqtt client, interleaved in one run; CPU time of the bridge's
+thread for a change, from the call to its token; and how long after a broker's return everything is right that changed
+while it was away.
 """
 
 import asyncio
@@ -90,6 +91,30 @@ async def latency(url: str) -> None:
         )
 
 
+async def cpu(url: str) -> None:
+    """One change at a time, and sixteen in a turn of the loop, of different topics."""
+    versions = [unsigned(version, "service", **CONFIG) for version in (1, 2)]
+    plain = orjson.dumps({"pad": "x" * 560})
+    async with running_bridge(url, timing=Timing()) as rig:
+        await rig.connected()
+        for what, topics, contents in (
+            ("plain", 1, [plain]),
+            ("signed", 1, versions),
+            ("signed, 16 at once", 16, versions),
+        ):
+            began, rounds = 0.0, ROUNDS // topics
+            for number in range(WARM_UP + rounds):
+                if number == WARM_UP:
+                    began = time.thread_time()
+                expected = len(rig.tokens) + topics
+                for topic in range(topics):
+                    rig.bridge.tell(BridgeActor.retain, f"t/{topic}", contents[number % len(contents)], number)
+                while len(rig.tokens) < expected:
+                    rig.news.clear()
+                    await rig.news.wait()
+            print(f"CPU, {what}: {(time.thread_time() - began) / rounds / topics * 1e6:.0f} us a change")
+
+
 async def outage(broker: Mosquitto) -> None:
     names = [f"service-{number}" for number in range(SERVICES)]
     async with running_bridge(broker.url, timing=Timing()) as rig:
@@ -131,6 +156,7 @@ async def main() -> None:
         broker.start()
         stack.callback(broker.stop)
         await latency(broker.url)
+        await cpu(broker.url)
         await flood(broker.url)
         await outage(broker)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TypeVar
 
-from actors.broker import packets
+from actors.mqtt import packets
 from bench._clients import Mqtt, message
 from bench._harness import LATENCIES, Bar, Row, Run, Series, interleaved
 from bench._processes import Clients

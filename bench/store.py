@@ -1,6 +1,6 @@
 """What a commit costs: bare fsync, bare SQLite writing our rows, and the database actor in this process.
 
-`sqlite`: sqlite3 on this thread, WAL, synchronous=FULL, the same tables, statements and rows, one transaction each.
+`sqlite`: sqlite3 on this thread, WAL, synchronous=FULL, the same tables and rows by plain statements, one transaction each.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from pathlib import Path
 import orjson
 
 from actors.database import DatabaseActor
-from actors.database import statements as sql
 from actors.database._store import Store
 from actors.runtime import Handle, Ref
 from bench._harness import Row, Run, interleaved
@@ -29,6 +28,25 @@ ONE = ServiceName("stt-worker")
 NOW = "2026-11-20T00:00:00.000000+00:00"
 PAGE = 4096
 PAGES = 256
+
+UPDATE_SERVICE = """
+    UPDATE service_configs
+    SET config_json = ?, version = version + 1, updated_at = ?, updated_by = ?, checksum = ?, request_id = ?
+    WHERE service = ? AND version = ?
+"""
+NEXT_REVISION = "UPDATE store_meta SET revision = revision + 1 WHERE id = 1"
+INSERT_HISTORY = """
+    INSERT INTO config_history
+        (service, key, old_value_json, new_value_json, is_secret, version, revision, changed_at, changed_by,
+         change_reason)
+    VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?)
+"""
+UPDATE_ITEM = "UPDATE config_items SET value_json = ?, updated_at = ?, updated_by = ? WHERE service = ? AND key = ?"
+INSERT_ACCESS = """
+    INSERT INTO access_log
+        (timestamp, user_id, action, origin, service, success, reason, request_id, address, revision, detail)
+    VALUES (?, ?, 'write', 'rest', ?, 1, ?, ?, ?, ?, ?)
+"""
 
 
 def config(number: int) -> dict[str, object]:
@@ -87,18 +105,14 @@ def sqlite_commits(folder: Path) -> Iterator[Times]:
     def commit() -> None:
         checksum, name, value = f"{number:064x}", f"request-{number}", orjson.dumps(number / 7).decode()
         document = orjson.dumps(config(number)).decode()
-        run(sql.BEGIN)
-        run(sql.UPDATE_SERVICE, (document, NOW, "owner", checksum, name, ONE, number, None))
-        run(sql.NEXT_REVISION)
-        run(sql.INSERT_HISTORY, (ONE, "vad_threshold", value, value, 0, number, number, NOW, "owner", "bench"))
-        words = ("float", "simple", "How loud speech is", "Higher: less sensitive", "[0.1]", False)
-        run(sql.UPDATE_ITEM, (value, NOW, "owner", ONE, "vad_threshold", *words))
+        run("BEGIN IMMEDIATE")
+        run(UPDATE_SERVICE, (document, NOW, "owner", checksum, name, ONE, number))
+        run(NEXT_REVISION)
+        run(INSERT_HISTORY, (ONE, "vad_threshold", value, value, number, number, NOW, "owner", "bench"))
+        run(UPDATE_ITEM, (value, NOW, "owner", ONE, "vad_threshold"))
         detail = '{"versions":{"stt-worker":2}}'
-        run(
-            sql.INSERT_ACCESS,
-            (NOW, "owner", "write", "rest", ONE, None, True, "bench", name, "127.0.0.1", number, detail),
-        )
-        run(sql.COMMIT)
+        run(INSERT_ACCESS, (NOW, "owner", ONE, "bench", name, "127.0.0.1", number, detail))
+        run("COMMIT")
 
     def measure(count: int) -> list[float]:
         nonlocal number

@@ -1,18 +1,13 @@
 """The supervisor while a hundred clients reconnect to its embedded broker, next to the supervisor in peace.
 
-The real program, whose six services are configuration alone, and one lean client that asks it one thing at a time:
-blocks of GETs and PATCHes of one service in peace, and the same while a process of its own lets a hundred clients
-come in waves: all connect at once, log in, subscribe to `system/#`, get what is retained there, and vanish without
-a word; then the next wave, after `--pause` seconds. With 0, on a machine of two cores, the broker has one of them
-and the clients the other. By turns; medians of the blocks, and their ratio.
+The real program, whose six services are configuration alone, and one lean client that asks it one thing at a time: blocks of
+GETs and PATCHes of one service in peace, and the same while a process of its own lets a hundred clients come in waves: all
+connect at once, log in, subscribe to `system/#`, get what is retained there, and vanish without a word; then the next wave.
 
-Then, how soon a broker that is killed is back with all that it retained: from the end of its process to the moment
-its port accepts connections, and from there to the moment a subscriber has seen every service.
-
-    .venv/bin/python -m bench.storm [--blocks 9] [--pause 0.2]
+Then, how soon a broker that is killed is back with all that it retained: from the end of its process to the moment its port
+accepts connections, and from there to the moment a subscriber has seen every service.
 """
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -21,12 +16,11 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 
-from actors.broker import packets
+from actors.mqtt import packets
+from bench._harness import Bar, Row, Run, Series
 from tests.system.agreement import Retained, stored
 from tests.system.lean import LeanClient
 from tests.system.program import Address, Program, config_only_manifest
@@ -34,25 +28,25 @@ from tests.system.program import Address, Program, config_only_manifest
 CLIENTS = 100
 REQUESTS = 300
 RESTARTS = 5
+PAUSE = 0.2
+"""Seconds between two waves."""
 SERVICES = 6
 SERVICE = "service-000"
-
-
-def _text(text: str) -> bytes:
-    return len(text).to_bytes(2, "big") + text.encode()
-
-
-def _packet(first: int, body: bytes) -> bytes:
-    assert len(body) < 1 << 14
-    return bytes((first, len(body) & 0x7F | 0x80, len(body) >> 7)) + body
 
 
 async def _visit(broker: Address) -> None:
     """Connect, log in, subscribe, get what is retained, and vanish."""
     reader, writer = await asyncio.open_connection(broker.host, broker.port)
     try:
-        body = _text("MQTT") + b"\x04\xc2\0\x3c" + _text("") + _text(broker.user or "") + _text(broker.password or "")
-        writer.write(_packet(0x10, body) + _packet(0x82, b"\0\1" + _text("system/#") + b"\1"))
+        login = packets.Connect(
+            client_id="",
+            clean_session=True,
+            keep_alive=60,
+            username=broker.user or "",
+            password=(broker.password or "").encode(),
+            will=None,
+        )
+        writer.write(packets.connect(login) + packets.subscribe(1, [("system/#", 1)]))
         framer, left = packets.Framer(1 << 20), SERVICES
         while left > 0:
             data = await reader.read(65536)
@@ -66,21 +60,21 @@ async def _visit(broker: Address) -> None:
         writer.transport.abort()
 
 
-async def storm(broker: Address, pause: float) -> None:
-    """Waves until the process is ended; says so after the first."""
+async def storm(broker: Address) -> None:
+    """Waves until the process is ended; says so after each."""
     while True:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(CLIENTS):
                 tasks.create_task(_visit(broker))
         with contextlib.suppress(BrokenPipeError):
             os.write(1, b".")
-        await asyncio.sleep(pause)
+        await asyncio.sleep(PAUSE)
 
 
 @contextlib.contextmanager
-def stormy(broker: Address, pause: float, waves: list[int]) -> Iterator[None]:
+def _stormy(broker: Address) -> Iterator[None]:
     """A storm in a process of its own, from its second wave on."""
-    command = [sys.executable, "-m", "bench.storm", "--storm", f"{broker.host}:{broker.port}", "--pause", str(pause)]
+    command = [sys.executable, "-m", "bench.storm", broker.host, str(broker.port)]
     login = {"STORM_USER": broker.user or "", "STORM_PASSWORD": broker.password or ""}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **login})
     assert process.stdout is not None
@@ -90,24 +84,23 @@ def stormy(broker: Address, pause: float, waves: list[int]) -> Iterator[None]:
     finally:
         running = process.poll() is None
         process.kill()
-        waves.append(len(process.stdout.read()))
         process.stdout.close()
         process.wait()
     assert running, "the storm ended by itself"
 
 
-async def p50(request: Callable[[], Awaitable[None]]) -> float:
+async def _taken(request: Callable[[], Awaitable[None]]) -> list[float]:
     taken = []
     for _ in range(REQUESTS):
         began = time.perf_counter()
         await request()
         taken.append(time.perf_counter() - began)
-    return statistics.median(taken) * 1e6
+    return taken
 
 
-async def measure(program: Program, blocks: int, pause: float) -> None:
-    figures: dict[str, dict[str, list[float]]] = {what: {"idle": [], "storm": []} for what in ("GET", "PUT")}
-    waves: list[int] = []
+async def _measure(program: Program, blocks: int) -> dict[tuple[str, str], Series]:
+    """By request and by weather; both of them see each block."""
+    found = {(what, weather): Series("us") for what in ("GET", "PATCH") for weather in ("idle", "storm")}
     async with LeanClient(program.url, program.token) as client:
         version = await client.version(SERVICE)
 
@@ -115,27 +108,25 @@ async def measure(program: Program, blocks: int, pause: float) -> None:
             status, _ = await client.request("GET", f"/api/config/services/{SERVICE}")
             assert status == 200, status
 
-        async def put() -> None:
+        async def change() -> None:
             nonlocal version
             status, answer = await client.patch(SERVICE, version, router_wake_ack_text=f"value {version}")
             assert status == 200, answer
             version = answer["version"]
 
-        for request in (get, put):
-            await p50(request)
+        requests = {"GET": get, "PATCH": change}
+        for request in requests.values():
+            await _taken(request)
         for _ in range(blocks):
             for weather in ("idle", "storm"):
-                with stormy(program.broker, pause, waves) if weather == "storm" else contextlib.nullcontext():
-                    figures["GET"][weather].append(await p50(get))
-                    figures["PUT"][weather].append(await p50(put))
-    print(f"{CLIENTS} clients in waves, {pause:g} s apart; {statistics.median(waves):g} waves in a block of each")
-    for what, by_weather in figures.items():
-        idle, stormy_ = (statistics.median(by_weather[weather]) for weather in ("idle", "storm"))
-        ratio = statistics.median(b / a for a, b in zip(by_weather["idle"], by_weather["storm"], strict=True))
-        print(f"  {what} p50: idle {idle:.0f} us, storm {stormy_:.0f} us, ratio {ratio:.2f}")
+                with _stormy(program.broker) if weather == "storm" else contextlib.nullcontext():
+                    for what, request in requests.items():
+                        found[what, weather].blocks.append(statistics.median(await _taken(request)) * 1e6)
+    return found
 
 
-async def restart(program: Program) -> tuple[float, float]:
+async def _killed(program: Program) -> tuple[float, float]:
+    """Seconds from the end of the broker's process to its port, and from there to everything retained."""
     process = program.workers()["embedded-broker"]
     ended = os.pidfd_open(process)
     os.kill(process, signal.SIGKILL)
@@ -156,33 +147,25 @@ async def restart(program: Program) -> tuple[float, float]:
     return back - killed, time.monotonic() - back
 
 
-async def run(blocks: int, pause: float) -> None:
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        program = Program(Path(folder, "program"), config_only_manifest(SERVICES))
-        try:
-            program.start()
-            await measure(program, blocks, pause)
-            taken = [await restart(program) for _ in range(RESTARTS)]
-            listening, right = (statistics.median(each) for each in zip(*taken, strict=True))
-            print(f"  broker killed: listens {listening:.3f} s later; all retained {right:.3f} s after that")
-            program.stop()
-        finally:
-            program.close()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blocks", type=int, default=9)
-    parser.add_argument("--pause", type=float, default=0.2)
-    parser.add_argument("--storm", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.storm:
-        host, _, port = arguments.storm.rpartition(":")
-        broker = Address(host, int(port), os.environ["STORM_USER"], os.environ["STORM_PASSWORD"])
-        asyncio.run(storm(broker, arguments.pause))
-    else:
-        asyncio.run(run(arguments.blocks, arguments.pause))
+def rows(run: Run) -> Iterator[Row]:
+    """The embedded broker under a storm, and killed."""
+    program = Program(run.folder / "program", config_only_manifest(SERVICES))
+    listening, right = Series("ms"), Series("ms")
+    try:
+        program.start()
+        found = asyncio.run(_measure(program, run.blocks))
+        for _ in range(run.count(RESTARTS)):
+            for series, seconds in zip((listening, right), asyncio.run(_killed(program)), strict=True):
+                series.blocks.append(seconds * 1000)
+        program.stop()
+    finally:
+        program.close()
+    for what in ("GET", "PATCH"):
+        pair = found[what, "storm"], found[what, "idle"]
+        yield Row("storm", f"{what} p50 while {CLIENTS} clients reconnect", *pair, "in peace", bar=Bar(2.0))
+    yield Row("storm", "embedded broker killed: listens again", listening)
+    yield Row("storm", "  everything retained is there after that", right, bar=Bar(1000))
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(storm(Address(sys.argv[1], int(sys.argv[2]), os.environ["STORM_USER"], os.environ["STORM_PASSWORD"])))

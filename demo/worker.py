@@ -1,6 +1,7 @@
 """A worker that does nothing but live by its configuration; any service can be run with it.
 
 It loads its configuration, takes its time as if it loaded a model, reports its health, and prints each change.
+A control signal `restart` ends it, through the library, with exit code 75.
 """
 
 import argparse

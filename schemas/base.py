@@ -4,6 +4,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Model(BaseModel):
-    """Refuses unknown keys, NaN and infinities, and does not change after it was made."""
+    """Refuses unknown keys, NaN and infinities, and does not change after it was made.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    Its validator is built with the first value: a start needs half of them only.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)

@@ -1,4 +1,4 @@
-"""Where an MQTT broker is, and how to log in there: the one reading of `MQTT_URL`."""
+"""Where an MQTT broker is, and how to log in there: the one reading of `MQTT_URL`; and where ours listens besides."""
 
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -23,6 +23,17 @@ class BrokerAddress:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One more way into the embedded broker, through the same gate: MQTT or MQTT over WebSocket, in clear or over TLS."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0: a free one."""
+    websocket: bool = False
+    tls: bool = False
 
 
 def parse_mqtt_url(text: str) -> BrokerAddress:

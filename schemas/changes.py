@@ -1,14 +1,14 @@
 """A change of one service's settings, as a caller asks for it, and the answers to it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from schemas.records import Origin
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigChange:
+class ConfigChange(Struct, frozen=True):
     """What a caller wants, before any rule of the domain has looked at it.
 
     `merge`: `config` is an RFC 7396 merge patch of the settings, else the whole object as a GET shows it.
@@ -27,8 +27,7 @@ class ConfigChange:
     address: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeAccepted:
+class ChangeAccepted(Struct, frozen=True):
     """It is on disk (or nothing differed, and `revision` is None). `live` and `restart` name the changed keys."""
 
     version: int

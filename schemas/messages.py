@@ -44,7 +44,7 @@ class AppliedReport(BaseModel):
     Open for keys to come: it is written by other programs, and of other releases.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     service: Annotated[str, StringConstraints(max_length=63)]
     instance: Annotated[str, StringConstraints(max_length=128)] | None = None
@@ -60,7 +60,7 @@ class AppliedReport(BaseModel):
 class WorkerHealth(BaseModel):
     """`system/health/<worker>`: what a worker says of itself; keys of its own are let pass and not kept."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     ok: Annotated[bool, Field(strict=True)]
     event: Text | None = ""
@@ -68,7 +68,7 @@ class WorkerHealth(BaseModel):
 
 
 class _Envelope(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     data: WorkerHealth
 

@@ -1,6 +1,6 @@
 """What goes into the store, what comes out of it, and how it refuses.
 
-Slotted frozen dataclasses rather than Pydantic models: every one of these is made by our own code out of
+Structs rather than Pydantic models: every one of these is made by our own code out of
 values that were validated at the door, a commit makes a dozen of them, and validating (and copying) them once
 more costs as much as the rows do. Where a value comes from outside, such as a request's body, its closed
 model stands in front of these. The mappings inside are not frozen: whoever makes a record hands them over for
@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import Struct
 
 from schemas.types import Checksum, Epoch, Revision, ServiceName, Version
 
@@ -52,8 +54,7 @@ class SealedSecret:
     key_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoredService:
+class StoredService(Struct, frozen=True):
     """One service's row: what the owner set, without defaults and without secrets.
 
     `checksum` is that of the configuration on the wire at this version: one (epoch, service, version) has
@@ -73,8 +74,7 @@ class StoredService:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoreState:
+class StoreState(Struct, frozen=True):
     """Everything a start needs. `secrets`: by service, then by key."""
 
     config_epoch: Epoch
@@ -85,8 +85,7 @@ class StoreState:
     secrets: Mapping[ServiceName, Mapping[str, SealedSecret]]
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(Struct, frozen=True):
     """One key's change. A secret's values are marks (`SECRET_MARK` where it was set, `ABSENT` where not)."""
 
     id: int
@@ -105,16 +104,14 @@ class HistoryEntry:
 # What goes in.
 
 
-@dataclass(frozen=True, slots=True)
-class NewService:
+class NewService(Struct, frozen=True):
     """A service that has to have a row; `checksum` is that of its configuration on the wire, nothing set."""
 
     service: ServiceName
     checksum: Checksum
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryChange:
+class HistoryChange(Struct, frozen=True):
     """One key of the database layer, before and after; either may be `ABSENT`."""
 
     key: str
@@ -122,8 +119,7 @@ class HistoryChange:
     new: Any
 
 
-@dataclass(frozen=True, slots=True)
-class ItemRow:
+class ItemRow(Struct, frozen=True):
     """The derived, searchable row of one key.
 
     `value` is what is in force, or `ABSENT` to drop the row. That of a secret is never stored, only whether
@@ -140,16 +136,14 @@ class ItemRow:
     is_secret: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SecretChange:
+class SecretChange(Struct, frozen=True):
     """`sealed=None` deletes the secret."""
 
     key: str
     sealed: SealedSecret | None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One service's next version.
 
     `config` is the whole database layer as it will be. The commit goes through only if the service is at
@@ -167,8 +161,7 @@ class Change:
     secrets: tuple[SecretChange, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRequest:
+class CommitRequest(Struct, frozen=True):
     """Changes of one or several services: one revision, all or nothing."""
 
     changes: tuple[Change, ...]
@@ -179,8 +172,7 @@ class CommitRequest:
     address: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """It is on disk. `versions`: by service."""
 
     revision: Revision
@@ -189,8 +181,7 @@ class Committed:
     config_epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class AccessEntry:
+class AccessEntry(Struct, frozen=True):
     """One line of the access log, for what is not a commit (a commit writes its own)."""
 
     user_id: str | None
@@ -203,8 +194,7 @@ class AccessEntry:
     address: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryQuery:
+class HistoryQuery(Struct, frozen=True):
     """`start` and `end` are inclusive; `before` is the id of the last entry of the page before."""
 
     service: ServiceName | None = None

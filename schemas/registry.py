@@ -40,7 +40,7 @@ def schema_for(
         SchemaInvalid: there is no such built-in model, or it cannot describe settings; with every problem.
     """
     if reference is None or isinstance(reference, str):
-        return _built_in(name, reference or name)
+        return _built_in(reference or name).of(name)
     if isinstance(reference, Mapping):
         source = source or f"JSON Schema of {name}"
         return ServiceSchema(name, model_from_json_schema(reference, source), source=source)
@@ -48,7 +48,7 @@ def schema_for(
 
 
 @cache
-def _built_in(name: str, model: str) -> ServiceSchema:
+def _built_in(model: str) -> ServiceSchema:
     if model not in BUILT_IN:
         problem = (
             f"there is no built-in model of that name{did_you_mean(model, BUILT_IN) or '.'} "
@@ -56,4 +56,4 @@ def _built_in(name: str, model: str) -> ServiceSchema:
             "package.module:Class or as a JSON Schema file that ends in .json."
         )
         raise SchemaInvalid(f'model "{model}"', [problem])
-    return ServiceSchema(name, BUILT_IN[model])
+    return ServiceSchema(model, BUILT_IN[model])

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from copy import copy
 from dataclasses import asdict
 from enum import Enum
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Any, Final, Self, final
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -20,6 +21,7 @@ from schemas.records import SECRET_MARK
 from schemas.types import JSON
 
 _RANGE: Final = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _LENGTH: Final = frozenset({"string_too_short", "string_too_long", "too_short", "too_long"})
 
 
@@ -41,7 +43,18 @@ class ServiceSchema:
         SchemaInvalid: the model holds something that is no setting, or a default that it refuses itself.
     """
 
-    __slots__ = ("_defaults", "_described", "digest", "fields", "keys", "model", "name", "restart_keys", "secret_keys")
+    __slots__ = (
+        "_accepted",
+        "_defaults",
+        "_described",
+        "digest",
+        "fields",
+        "keys",
+        "model",
+        "name",
+        "restart_keys",
+        "secret_keys",
+    )
 
     def __init__(self, name: str, model: type[BaseModel], *, source: str | None = None) -> None:
         source = source or f"model {model.__module__}:{model.__qualname__}"
@@ -53,13 +66,21 @@ class ServiceSchema:
         self.restart_keys = frozenset(key for key, field in fields.items() if field.apply == "restart")
         self.fields: Mapping[str, FieldSpec] = MappingProxyType(fields)
         self._defaults: dict[str, JSON] = {k: f.default for k, f in fields.items() if not f.is_secret}
+        self._accepted: Mapping[str, JSON] = {}
         try:
-            self._defaults = self.check(self._defaults)
+            # From here on a value that is the default itself needs no second look.
+            self._accepted = self._defaults = self.check(self._defaults)
         except ConfigInvalid as error:
             raise SchemaInvalid(source, [f"a default is invalid: {each.message}" for each in error.errors]) from error
         self._described = {key: _described(field, self._defaults.get(key)) for key, field in fields.items()}
         known = [asdict(field) for field in fields.values()]
         self.digest = hashlib.sha256(orjson.dumps(known, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def of(self, name: str) -> Self:
+        """The same for another service; nothing is built or held twice."""
+        other = copy(self)
+        other.name = name
+        return other
 
     def defaults(self) -> dict[str, JSON]:
         """The default of every setting that is not a secret."""
@@ -70,6 +91,8 @@ class ServiceSchema:
 
         What is stored under a key that the model no longer has is left out. Nothing is checked.
         """
+        if stored.keys() <= self._defaults.keys():
+            return {**self._defaults, **stored}
         return {key: stored.get(key, default) for key, default in self._defaults.items()}
 
     def check(self, values: Mapping[str, Any], *, secrets: Mapping[str, Any] | None = None) -> dict[str, JSON]:
@@ -83,15 +106,20 @@ class ServiceSchema:
                 itself. No message holds the value of a secret.
         """
         secrets = secrets or {}
-        errors = unknown_keys([key for key in values if key not in self.fields], self.keys)
-        errors += unknown_keys([key for key in secrets if key not in self.secret_keys], sorted(self.secret_keys))
-        errors += [
-            self.fields[key].error("misplaced_secret", "It is a secret and is kept apart from the configuration.")
-            for key in self.keys
-            if key in self.secret_keys and key in values
-        ]
-        given = {key: value for key, value in values.items() if key in self._defaults}
-        given |= {key: value for key, value in secrets.items() if key in self.secret_keys and value is not None}
+        errors: list[FieldError] = []
+        given = values
+        if not values.keys() <= self._defaults.keys():
+            errors += unknown_keys([key for key in values if key not in self.fields], self.keys)
+            errors += [
+                self.fields[key].error("misplaced_secret", "It is a secret and is kept apart from the configuration.")
+                for key in self.keys
+                if key in self.secret_keys and key in values
+            ]
+            given = {key: value for key, value in values.items() if key in self._defaults}
+        if secrets:
+            errors += unknown_keys([key for key in secrets if key not in self.secret_keys], sorted(self.secret_keys))
+            known = {key: value for key, value in secrets.items() if key in self.secret_keys and value is not None}
+            given = {**given, **known}
         candidate, refused = self._convert(given)
         checked, found = self._validate(candidate, refused.keys())
         errors += [*refused.values(), *found]
@@ -154,6 +182,9 @@ class ServiceSchema:
         candidate: dict[str, JSON] = {key: field.default for key, field in self.fields.items()}
         refused: dict[str, FieldError] = {}
         for key, value in given.items():
+            if key in self._accepted and value is self._accepted[key]:
+                candidate[key] = value
+                continue
             try:
                 candidate[key] = self.fields[key].from_json(value)
             except Refused as error:
@@ -166,7 +197,10 @@ class ServiceSchema:
         """The model's judgement; `refused` are keys whose value is a default only because theirs was of no use."""
         valid, details = self._judge(candidate)
         if valid is not None:
-            return {key: _to_json(getattr(valid, key)) for key in self._defaults}, []
+            found = vars(valid)
+            return {
+                key: value if type(value := found[key]) in _SCALARS else _to_json(value) for key in self._defaults
+            }, []
         errors = [self._explain(each, candidate) for each in details if each["loc"] and each["loc"][0] not in refused]
         if not errors:
             return None, [error for detail in details for error in _conflicts(detail, refused)]

@@ -3,10 +3,11 @@
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from types import FunctionType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+from msgspec import Struct
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -50,8 +51,7 @@ def setting(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """A condition between settings: `check(model)` is None, or a sentence that tells what contradicts."""
 
     keys: tuple[str, ...]
@@ -78,7 +78,9 @@ class ServiceModel(Model):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        own = [Rule(check.rule_keys, check) for check in vars(cls).values() if hasattr(check, "rule_keys")]
+        # Not everything that hangs on a model may be asked: Pydantic builds its validator when that is.
+        methods = [each for each in vars(cls).values() if isinstance(each, FunctionType)]
+        own = [Rule(check.rule_keys, check) for check in methods if hasattr(check, "rule_keys")]
         cls.rules = (*cls.rules, *own)
 
     @model_validator(mode="after")

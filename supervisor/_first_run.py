@@ -11,10 +11,10 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Struct
 from pydantic import SecretStr
 
 from supervisor._bounded import why
@@ -27,8 +27,7 @@ from supervisor.settings import Settings
 TOKEN_PREFIX = "tars_"  # noqa: S105 - the public beginning of each token, no token
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(Struct, frozen=True):
     """What the first run made: the variables' names, the file that holds them, the token to show once."""
 
     variables: tuple[str, ...] = ()

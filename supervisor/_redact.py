@@ -10,6 +10,8 @@ import orjson
 
 MASK = b"********"
 _ESCAPE = rb"\\(?:u[0-9a-fA-F]{4}|.)"
+# Bytes that are compared at a time.
+_PIECE = 8
 SHORTEST = 6
 """Shorter strings, in characters, are not struck out: lines would become unreadable, and tell by that."""
 
@@ -19,28 +21,48 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
-        # Replaced as a whole, so that `clean` needs no lock. The longest first: one secret may contain another.
-        self._forms: tuple[bytes, ...] = ()
-        self._pattern: re.Pattern[bytes] | None = None
+        # Replaced as a whole, so that `clean` needs no lock.
+        self._known = _Known(())
         self.add(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
         """Strike these out too, from the next line on."""
         new = {form for secret in secrets for form in _forms(secret)}
         with self._lock:
-            forms = tuple(sorted(new.union(self._forms), key=len, reverse=True))
-            self._pattern = re.compile(b"(%b)|%b" % (b"|".join(map(re.escape, forms)), _ESCAPE)) if forms else None
-            self._forms = forms
+            self._known = _Known(new.union(self._known.forms))
 
     def clean(self, line: bytes) -> bytes:
         """The line without any of the secrets. A JSON text stays one: the mask needs no escaping."""
-        pattern = self._pattern
-        if pattern is None or not any(form in line for form in self._forms):
+        known = self._known
+        return known.struck_out(line) if known.may_be_in(line) else line
+
+
+class _Known:
+    """A set of forms, and how to find them. Nearly every line holds none, and that is found out fast."""
+
+    def __init__(self, forms: Iterable[bytes]) -> None:
+        # The longest first: one secret may contain another.
+        self.forms = tuple(sorted(forms, key=len, reverse=True))
+        self._pattern = re.compile(b"(%b)|%b" % (b"|".join(map(re.escape, self.forms)), _ESCAPE))
+        # Pieces of a line, one for each step, of which a long form that stands anywhere in it must fill at least one. So a
+        # few pieces are looked up, instead of each of the forms being searched for.
+        long = [form for form in self.forms if len(form) >= 2 * _PIECE]
+        self._short = tuple(form for form in self.forms if len(form) < 2 * _PIECE)
+        self._step = min(map(len, long), default=2**31) - _PIECE + 1
+        self._pieces = frozenset(form[at : at + _PIECE] for form in long for at in range(len(form) - _PIECE + 1))
+
+    def may_be_in(self, line: bytes) -> bool:
+        """False where `line` holds none of the forms."""
+        pieces = [line[at : at + _PIECE] for at in range(0, len(line), self._step)]
+        return not self._pieces.isdisjoint(pieces) or any(form in line for form in self._short)
+
+    def struck_out(self, line: bytes) -> bytes:
+        if not any(form in line for form in self.forms):
             return line
         if line.startswith(b"{"):
             # In JSON a secret of digits may seem to begin inside an escape such as \u0010: pass over that as a whole.
-            return pattern.sub(lambda match: MASK if match[1] is not None else match[0], line)
-        for form in self._forms:
+            return self._pattern.sub(lambda match: MASK if match[1] is not None else match[0], line)
+        for form in self.forms:
             line = line.replace(form, MASK)
         return line
 

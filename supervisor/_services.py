@@ -4,9 +4,10 @@ import difflib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from schemas.manifest import MAX_BYTES, Manifest, ManifestInvalid, Service, parse_manifest
 from schemas.problems import ConfigInvalid, SchemaInvalid
@@ -34,8 +35,7 @@ class Override(NamedTuple):
     source: str
 
 
-@dataclass(frozen=True)
-class Services:
+class Services(Struct, frozen=True):
     """What the manifest says, the schema of each service by its name, and what a person should know."""
 
     manifest: Manifest

@@ -4,11 +4,12 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
 from schemas.base import Model
-from schemas.broker_address import BrokerAddress, parse_mqtt_url
+from schemas.broker_address import BrokerAddress, Listener, parse_mqtt_url
 from supervisor._reader import BadValueError, shown
 
 Role = Literal["config.read", "config.write", "admin"]
@@ -25,6 +26,8 @@ _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 _EMBEDDED = re.compile(r"embedded:(//(127\.0\.0\.1)?(:(?P<port>[0-9]{1,5}))?/?)?", re.IGNORECASE)
 DEFAULT_BROKER_PORT = 1883
+_LISTENER_FORM = "write mqtt, mqtts, ws or wss, then ://address:port, with commas between several"
+_MOST_LISTENERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,41 @@ def broker(text: str) -> Broker:
             "write embedded: or embedded://127.0.0.1:port, or run a broker of your own and name it"
         )
     return Broker(embedded=True, address=BrokerAddress("127.0.0.1", port))
+
+
+def listeners(text: str) -> tuple[Listener, ...]:
+    """Parse MQTT_LISTENERS: further ways into the embedded broker."""
+    found = tuple(_listener(part.strip()) for part in text.split(",") if part.strip())
+    if len({(each.host, each.port) for each in found}) != len(found):
+        raise BadValueError("names one address twice; keep one")
+    if len(found) > _MOST_LISTENERS:
+        raise BadValueError(f"names {len(found)} listeners; {_MOST_LISTENERS} is the most")
+    return found
+
+
+def _listener(text: str) -> Listener:
+    scheme, separator, _ = text.partition("://")
+    scheme = scheme.lower()
+    try:
+        parts = urlsplit(text)
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        name, port = None, None
+    more = parts.path.strip("/") or parts.query or parts.fragment or parts.username if name else None
+    if not separator or scheme not in {"mqtt", "mqtts", "ws", "wss"} or not name or not port or more:
+        # A login does not belong here, and is not repeated.
+        what = "an entry with a login" if "@" in text else shown(text)
+        raise BadValueError(f"holds {what}, which is no listener; {_LISTENER_FORM}")
+    _check_host(name)
+    return Listener(host=name, port=port, websocket=scheme.startswith("ws"), tls=scheme in {"mqtts", "wss"})
+
+
+def is_loopback(name: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() == "localhost"
 
 
 def host(text: str) -> str:

@@ -34,6 +34,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("MQTT_URL", "embedded:", secret=True),
     Variable("MQTT_LEGACY_TOPICS"),
     Variable("MQTT_ANONYMOUS_READ", "0"),
+    Variable("MQTT_LISTENERS"),
+    Variable("MQTT_TLS_CERTIFICATE"),
+    Variable("MQTT_TLS_KEY"),
     Variable("CONFIG_API_HOST", "127.0.0.1"),
     Variable("CONFIG_API_PORT", "8081"),
     Variable("CONFIG_MANAGER_PORT", "8081"),
@@ -43,11 +46,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("REBUILD_TOKEN", secret=True),
     Variable("LOG_LEVEL", "info"),
     Variable("ENABLE_ACCESS_LOG", "1"),
-    # Not ours, but heeded: the base directory specification, no-color.org, systemd.exec(5).
+    # Not ours, but heeded: the base directory specification, no-color.org, systemd.exec(5), sd_notify(3).
     Variable("XDG_RUNTIME_DIR"),
     Variable("NO_COLOR"),
     Variable("TERM"),
     Variable("JOURNAL_STREAM"),
+    Variable("NOTIFY_SOCKET"),
 )
 
 BY_NAME: dict[str, Variable] = {variable.name: variable for variable in VARIABLES}

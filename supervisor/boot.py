@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
+
 from schemas.manifest import Manifest
 from schemas.service_schema import ServiceSchema
 from supervisor import _first_run, folders
@@ -54,8 +56,7 @@ class Boot:
         return [*self.settings.secret_values(), *self.keys.secret_values()]
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(Struct, frozen=True):
     """What a start would use."""
 
     settings: Settings
@@ -96,15 +97,24 @@ def examine(environ: Mapping[str, str], cwd: Path, *, search: Sequence[Path] = S
     return Findings(settings, services, found, exists, would_make, tuple(warnings))
 
 
-def prepare(environ: Mapping[str, str], cwd: Path, *, search: Sequence[Path] = SEARCH) -> Boot:
+def prepare(
+    environ: Mapping[str, str],
+    cwd: Path,
+    *,
+    search: Sequence[Path] = SEARCH,
+    findings: Findings | None = None,
+    locks: Sequence[int] = (),
+) -> Boot:
     """Examine, lock, and on the first run make what is missing. Blocks; called before any loop runs.
+
+    `findings`: of an `examine` just now. `locks`: see `open_folders`.
 
     Sets the umask of this process to 077. Raises StartRefused, and then holds no lock.
     """
-    findings = examine(environ, cwd, search=search)
+    findings = findings or examine(environ, cwd, search=search)
     os.umask(0o077)
     try:
-        opened = open_folders(findings.settings)
+        opened = open_folders(findings.settings, locks)
     except FoldersRefused as refused:
         raise StartRefused(refused.lines) from None
     try:

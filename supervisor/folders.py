@@ -9,11 +9,13 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct
 
 from actors.files import PRIVATE_FILE, PRIVATE_FOLDER
 from supervisor._bounded import why
@@ -41,6 +43,16 @@ class Folders:
     warnings: tuple[str, ...] = ()
     _locks: list[int] = field(default_factory=list, repr=False)
 
+    @property
+    def locks(self) -> tuple[int, ...]:
+        """Descriptors of the locks. Another process that gets them has the locks, too, until the last of them is closed."""
+        return tuple(self._locks)
+
+    def sign(self) -> None:
+        """Write into the locks whose they are: after another process had them too. Raises OSError."""
+        for descriptor in self._locks:
+            _sign(descriptor)
+
     def close(self) -> None:
         """Give both folders free for another supervisor. May be called twice."""
         while self._locks:
@@ -55,8 +67,7 @@ class Folders:
         self.close()
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Which folders the settings mean, before anything is touched."""
 
     data: Path
@@ -98,8 +109,28 @@ def inspect_folders(settings: Settings) -> list[str]:
     return mistakes
 
 
-def open_folders(settings: Settings) -> Folders:
+def owner(folder: Path) -> int | None:
+    """Give the pid of the supervisor that has this folder's lock; None where nobody has. Raises OSError."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        try:
+            # A shared one would make a start fail that comes at this moment; it is tried again there (`LOCK_PATIENCE`).
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            return int(text) if text.isascii() and text.isdecimal() and int(text) > 1 else None
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def open_folders(settings: Settings, inherited: Sequence[int] = ()) -> Folders:
     """Make the folders where they are missing, check them, and lock them.
+
+    `inherited`: descriptors of locks that a supervisor before this one has taken and handed over.
 
     Raises FoldersRefused where one is not ours, open to others, not writable, or used by another supervisor;
     nothing stays locked then.
@@ -116,7 +147,7 @@ def open_folders(settings: Settings) -> Folders:
         wrong = _wrong(what, path, variable)
         mistakes += wrong
         if not wrong:
-            mistakes += _lock(folders._locks, what, path, variable)  # noqa: SLF001 - it is made here
+            mistakes += _lock(folders._locks, what, path, variable, inherited)  # noqa: SLF001 - it is made here
     for variable, file in _files_elsewhere(settings):
         try:
             file.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -172,10 +203,13 @@ def _wrong(what: str, path: Path, variable: str) -> list[str]:
     return mistakes
 
 
-def _lock(locks: list[int], what: str, path: Path, variable: str) -> list[str]:
+def _lock(locks: list[int], what: str, path: Path, variable: str, inherited: Sequence[int]) -> list[str]:
     """Take the folder's lock; it lasts until the descriptor is closed, by whatever end of the process."""
     try:
-        descriptor = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+        # An inherited one is locked already, and by locking it once more we know that.
+        descriptor = _among(inherited, path / LOCK_FILE)
+        if descriptor is None:
+            descriptor = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
     except OSError as error:
         return [f"{what} {path} cannot be written ({why(error)}); mend that, or choose another with {variable}"]
     try:
@@ -188,14 +222,26 @@ def _lock(locks: list[int], what: str, path: Path, variable: str) -> list[str]:
             return [f"{sentence}; stop that one, or choose another folder with {variable}"]
         return [f"{what} {path} cannot be locked ({why(error)}); choose one on a local disk with {variable}"]
     try:
-        # The number is only for the sentence above; the lock file itself stays for ever.
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _sign(descriptor)
     except OSError as error:
         os.close(descriptor)
         return [f"{what} {path} cannot be written ({why(error)}); make room there, or choose another with {variable}"]
     locks.append(descriptor)
     return []
+
+
+def _sign(descriptor: int) -> None:
+    """Write our number, for the sentence above and for `owner`; the lock file itself stays for ever."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+def _among(descriptors: Sequence[int], path: Path) -> int | None:
+    """Give the one that is open on the file at `path`."""
+    with contextlib.suppress(FileNotFoundError):
+        file = path.stat()
+        return next((each for each in descriptors if os.path.samestat(os.fstat(each), file)), None)
+    return None
 
 
 def _flock(descriptor: int) -> None:

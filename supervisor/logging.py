@@ -47,6 +47,7 @@ _LEVELS: Final[Mapping[str, int]] = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+_STANDARD_COUNT = len(vars(logging.makeLogRecord({})))
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -80,6 +81,8 @@ def configure_logging(
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
     logging.captureWarnings(capture=True)
+    # Nothing of this is in a line: "Optimization" in the standard library's Logging HOWTO.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return Log(sink, redactor, number)
 
 
@@ -101,9 +104,11 @@ class Log:
 
         Beside structlog, which costs three times as much: this is done for each request.
         """
-        path: str = entry["path"]
-        entry["path"] = self._redactor.clean(path.encode("utf-8", "replace")).decode()
-        self._sink.send_clean({"level": "info", "event": "request", **entry, "logger": "api.access"})
+        path = entry["path"].encode("utf-8", "replace")
+        cleaned = self._redactor.clean(path)
+        if cleaned is not path:
+            entry["path"] = cleaned.decode()
+        self._sink.send_clean({"event": "request", **entry, "logger": "api.access"})
 
 
 def _renderer(descriptor: int, environ: Mapping[str, str]) -> Render:
@@ -136,9 +141,8 @@ class _Sink:
         self._put(level, self._redactor.clean(self._render(event)))
 
     def send_clean(self, event: Event) -> None:
-        """The same for an event without any secret."""
-        level = event["level"]
-        self._put(level, self._render(event))
+        """The same at the level `info` for an event without any secret."""
+        self._put("info", self._render(event))
 
     def _put(self, level: str, line: bytes) -> None:
         if self._journal:
@@ -193,7 +197,9 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         event: dict[str, Any] = structlog.contextvars.get_contextvars()
-        event = {**event, **{k: v for k, v in vars(record).items() if k not in _STANDARD_FIELDS}}
+        fields = vars(record)
+        if len(fields) != _STANDARD_COUNT:
+            event.update((name, value) for name, value in fields.items() if name not in _STANDARD_FIELDS)
         try:
             event["event"] = record.getMessage()
         except Exception as error:  # noqa: BLE001 - arguments that do not fit cost the text, not the process

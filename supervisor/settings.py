@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field, SecretBytes, SecretStr
 
 from schemas.base import Model
+from schemas.broker_address import Listener
 from supervisor import _reader, _targets
 from supervisor._env_file import read_env_file
 from supervisor._reader import BadValueError, Reader
@@ -71,6 +72,10 @@ class Settings(Model):
     """Left out of a dump, since it may hold a password."""
     mqtt_legacy_topics: tuple[LegacyTopic, ...] = ()
     mqtt_anonymous_read: bool = False
+    mqtt_listeners: tuple[Listener, ...] = ()
+    """Further ways into the embedded broker, beside the one of MQTT_URL."""
+    mqtt_tls_certificate: Path | None = None
+    mqtt_tls_key: Path | None = None
 
     api_host: str = "127.0.0.1"
     api_port: int = 8081
@@ -130,6 +135,8 @@ def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
             )
     api_tokens = _api_tokens(reader)
     private_pem = _pem(reader, "CONFIG_SIGNATURE_PRIVATE_KEY")
+    mqtt = reader.value("MQTT_URL", _targets.broker, _targets.broker("embedded:"))
+    listeners = _listeners(reader, mqtt)
     no_topics: tuple[LegacyTopic, ...] = ()
     settings = {
         "db_path": db_path,
@@ -151,9 +158,12 @@ def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
         "signing_key_path": path("SIGNING_KEY_PATH"),
         "encryption_key_path": path("ENCRYPTION_KEY_PATH"),
         "credentials_directory": path("CREDENTIALS_DIRECTORY"),
-        "mqtt": reader.value("MQTT_URL", _targets.broker, _targets.broker("embedded:")),
+        "mqtt": mqtt,
         "mqtt_legacy_topics": reader.value("MQTT_LEGACY_TOPICS", _targets.legacy_topics, no_topics),
         "mqtt_anonymous_read": reader.value("MQTT_ANONYMOUS_READ", _reader.boolean, default=False),
+        "mqtt_listeners": listeners,
+        "mqtt_tls_certificate": path("MQTT_TLS_CERTIFICATE"),
+        "mqtt_tls_key": path("MQTT_TLS_KEY"),
         "api_host": reader.value("CONFIG_API_HOST", _targets.host, "127.0.0.1"),
         "api_port": _port(reader),
         "api_tokens": api_tokens,
@@ -164,7 +174,7 @@ def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
         "litestream": {key: value for key, value in merged.items() if key.startswith(LITESTREAM_PREFIX)},
         "environment": merged,
         "sources": reader.sources(),
-        "warnings": (*reader.warnings(), *_weak_tokens(api_tokens)),
+        "warnings": (*reader.warnings(), *_weak_tokens(api_tokens), *_open_listeners(listeners)),
     }
     mistakes += reader.mistakes
     if mistakes:
@@ -198,6 +208,35 @@ def _pem(reader: Reader, name: str) -> str | None:
 def _port(reader: Reader) -> int:
     chosen = reader.one_of("CONFIG_API_PORT", "CONFIG_MANAGER_PORT")
     return 8081 if chosen is None else reader.value(chosen, _reader.port, 8081)
+
+
+def _listeners(reader: Reader, mqtt: Broker) -> tuple[Listener, ...]:
+    """What MQTT_LISTENERS says, where that goes with the broker and its certificate."""
+    none: tuple[Listener, ...] = ()
+    listeners = reader.value("MQTT_LISTENERS", _targets.listeners, none)
+    if listeners and not mqtt.embedded:
+        reader.wrong("MQTT_LISTENERS", "is for the embedded broker, but MQTT_URL names another; take one of them away")
+    for each in listeners:
+        if mqtt.embedded and (each.host, each.port) == (mqtt.address.host, mqtt.address.port):
+            reader.wrong(
+                "MQTT_LISTENERS", f"names {each.host}:{each.port}, where MQTT_URL listens; choose another port"
+            )
+    missing = [name for name in ("MQTT_TLS_CERTIFICATE", "MQTT_TLS_KEY") if reader.find(name) is None]
+    if missing and any(each.tls for each in listeners):
+        reader.wrong(
+            "MQTT_LISTENERS",
+            f"asks for TLS without {' and '.join(missing)}; name the PEM files with the certificate's chain and its key",
+        )
+    return listeners
+
+
+def _open_listeners(listeners: tuple[Listener, ...]) -> list[str]:
+    return [
+        f"MQTT_LISTENERS lets clients log in at {each.host}:{each.port} without TLS, so that everyone on that network can "
+        "read their passwords; use mqtts:// or wss:// there"
+        for each in listeners
+        if not each.tls and not _targets.is_loopback(each.host)
+    ]
 
 
 def _token(text: str) -> SecretStr:

@@ -14,6 +14,9 @@ GLYPHS = {
     Lifecycle.STOPPING: "◌",
     Lifecycle.BACKING_OFF: "▲",
     Lifecycle.STOPPED: "■",
+    Lifecycle.WAITING: "◌",
+    Lifecycle.FAILED: "✗",
+    Lifecycle.EXITED: "■",
     Lifecycle.EXTERNAL: "○",
     Lifecycle.CONFIG_ONLY: "○",
 }

@@ -1,53 +1,62 @@
 """Starts everything, sees that it answers, and stops it in reverse. Nobody else starts an actor.
 
-Order of the start: health, store, signer, cache; then what needs to know the store: broker, bridge, services, REST. What goes
-wrong up to there refuses the start with a sentence; from then on a part that fails is restarted by its supervisor, and the
-process ends only when the topmost of those gives up.
+Order of the start: health, store, signer, cache, and meanwhile the import of the web stack; then what needs to know the store:
+broker, bridge, services, REST. What goes wrong up to there refuses the start with a sentence; from then on a part that fails is
+restarted by its supervisor, and the process ends only when the topmost of those gives up.
 """
 
 import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from actors.board import Board
 from actors.bridge import BridgeActor, BridgeState, Desired
+from actors.broker import child as broker
 from actors.broker.child import BrokerActor, BrokerDied
 from actors.broker.config import BrokerConfig, BrokerUser, Role, hash_password
 from actors.broker.credentials import Credentials
 from actors.cache import CacheActor, CacheContents, CacheEntry
 from actors.database import DatabaseActor, StoreUnavailable
+from actors.events import Events, HealthChanged
 from actors.files import write_atomically
-from actors.health import Component, HealthActor, last_will
+from actors.health import Component, HealthActor, last_will, of_service
+from actors.holder import Held
+from actors.holding import Holding
+from actors.output import Output, Outputs
 from actors.runtime import Backoff, ChildSpec, Exit, Handle, Intensity, OutcomeUnknown, Ref, Rejected, Supervisor
-from actors.service import OnWire, ServiceActor, Surroundings, on_wire
+from actors.service import Commands, Fleet, OnWire, ServiceActor, Surroundings, on_wire, waves
 from actors.signer import SignerActor
 from actors.vault import Vault
-from api import ApiState, HostRule, Server, Token, Tokens, create_app
 from schemas.broker_address import BrokerAddress
 from schemas.changes import ChangeAccepted, ConfigChange
-from schemas.manifest import Service
+from schemas.manifest import Change, Condition, Differences, Manifest, Service
 from schemas.records import NewService, StoreState
 from schemas.states import DatabaseStatus, Kind, Lifecycle
-from schemas.states import Role as ApiRole
+from schemas.status import ReloadRefused
 from schemas.types import Checksum, ServiceName
 from supervisor import __version__
 from supervisor.boot import Boot, StartRefused
 from supervisor.keys import public_pem
 from supervisor.logging import Log
+from supervisor.reload import Plan, by_name, read_plan
 from supervisor.summary import Summary
 
+if TYPE_CHECKING:
+    from api import Server
+
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SUPERVISOR_USER = "tars-supervisor"
 VIEWER = "viewer"
@@ -58,6 +67,9 @@ SETTLE_SECONDS = 10.0
 BROKER_BACKOFF = 5.0
 """Seconds between two attempts to bring the embedded broker back, at most."""
 
+STRAY_GRACE = 10.0
+"""Seconds that a worker has to end whose service is gone from the manifest."""
+
 REQUEST_GRACE = 5.0
 """Seconds that requests in flight get at the end."""
 
@@ -65,8 +77,10 @@ REQUEST_GRACE = 5.0
 class System:
     """The whole program between the first lock and the last. `start`, then `stop`, once each, on one loop."""
 
-    def __init__(self, boot: Boot, listener: socket.socket, log: Log, hurry: asyncio.Event) -> None:
+    def __init__(self, boot: Boot, listener: socket.socket, log: Log, hurry: asyncio.Event, holding: Holding) -> None:
+        """`holding` is attached already, and the caller's to close."""
         self._boot = boot
+        self._holding = holding
         self._listener = listener
         self._log = log
         self._began = time.monotonic()
@@ -87,6 +101,10 @@ class System:
         self._bridge: Handle[BridgeActor] = Handle("bridge")
         self._health: Handle[HealthActor] = Handle("health")
         self._handles: dict[str, Handle[ServiceActor]] = {name: Handle(name) for name in self._services}
+        self._events = Events()
+        self._outputs = Outputs(folders.data / "logs")
+        self._fleet = Fleet(*_starts(boot.manifest))
+        self._commands = Commands(self._board, self._fleet, _kinds(boot.manifest), self._handles)
         self._surroundings = Surroundings(
             board=self._board,
             database=self._database,
@@ -102,8 +120,21 @@ class System:
             health=self._health,
             runtime_folder=folders.runtime,
             data_folder=folders.data,
+            holding=holding,
+            outputs=self._outputs,
+            fleet=self._fleet,
+            events=self._events,
+            # The embedded broker's gate keeps everybody else from writing there.
+            believes_reports=self._embedded,
             hurry=hurry,
         )
+        self.serving = asyncio.Event()
+        """REST answers."""
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[Any]] = set()
+        self._routes: dict[str, Callable[[bytes], object]] = {}
+        self._subscribed: set[str] = set()
+        self._strays: list[asyncio.Task[None]] = []
         self._core: Ref[Supervisor] | None = None
         self._workers: Ref[Supervisor] | None = None
         self._server: Server | None = None
@@ -117,9 +148,13 @@ class System:
             StartRefused: a sentence for a person.
         """
         try:
+            # While SQLite opens the store, which is the disk's time. No worker is started before it is there: six Pythons that
+            # start would take the processor from this one.
+            web = asyncio.get_running_loop().run_in_executor(None, self._make_server)
             self._core = Supervisor.start(self._core_children())
             await self._core.started
             state = await self._load()
+            self._server = await web
             # Only now, since the last will that goes with the connection tells the epoch.
             await self._start_messaging(self._core)
             self._health.tell(HealthActor.announce)
@@ -127,22 +162,138 @@ class System:
         except StoreUnavailable as error:
             raise StartRefused(str(error)) from error
         except BrokerDied as error:
-            raise StartRefused(
-                f"{error}; stop what uses that port, choose another with MQTT_URL=embedded://127.0.0.1:<port>, "
-                "or name a broker of your own with MQTT_URL=mqtt://host"
-            ) from error
+            raise StartRefused(f"{error}; {self._broker_advice()}") from error
         except OSError as error:
             raise StartRefused(
                 f"{error.filename or f'a file under {self._boot.folders.data}'} cannot be used ({error.strerror}); "
                 "make room, or see that this user may write there"
             ) from error
-        api = self._api_state()
-        self._server = Server(create_app(api), api.limits)
-        await self._server.start([self._listener])
+        # A copy: the server closes what it listens on, and the next one here may want to go on with it.
+        await self._server.start([self._listener.dup()])
+        self.serving.set()
+        for handle in self._handles.values():
+            handle.tell(ServiceActor.follow)
+
+    @property
+    def boot(self) -> Boot:
+        """What it goes by now: a reload has made another manifest of it."""
+        return self._boot
+
+    # -- another manifest
+
+    def reload_soon(self) -> None:
+        """Do so where nobody waits for the answer: what comes of it is told in the log."""
+        self._background(self._reload_for_a_signal())
+
+    async def reload(self, *, only_plan: bool = False) -> Differences:
+        """Read the manifest anew, and do what it asks for; or only tell it. One after the other. What was begun goes on,
+        whether anybody waits for it or not.
+
+        Raises ReloadRefused: it has mistakes, and nothing happened.
+        """
+        if only_plan:
+            return (await read_plan(self._boot)).differences
+        return await asyncio.shield(self._background(self._reload()))
+
+    async def _reload_for_a_signal(self) -> None:
+        try:
+            await self.reload()
+        except ReloadRefused as refused:
+            logger.error("the manifest is not reloaded:\n%s", "\n".join(refused.lines))  # noqa: TRY400  # a person's mistake
+        except Exception:
+            logger.exception("the manifest could not be reloaded")
+
+    def _background(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return task
+
+    async def _reload(self) -> Differences:
+        await self.serving.wait()
+        async with self._reloading:
+            plan = await read_plan(self._boot)
+            for warning in plan.after.warnings:
+                logger.warning("%s", warning)
+            if plan.differences.nothing:
+                logger.info("the manifest was read again: nothing is different")
+            else:
+                logger.info("the manifest was read again: %s", plan.text())
+                await self._take(plan)
+            if self._embedded and self._broker.up and (plan.logins or self._boot.settings.mqtt_tls_certificate):
+                await self._broker.within(30.0).ask(BrokerActor.configure, self._broker_config())
+            await self._begin(plan.having(Change.ADDED, Change.RESTART))
+            return plan.differences
+
+    async def _take(self, plan: Plan) -> None:
+        """Go by another manifest, with nobody there of those who are new, gone, or to be restarted."""
+        gone = plan.having(Change.REMOVED)
+        await self._end(gone + plan.having(Change.RESTART))
+        self._boot = plan.after
+        self._services = by_name(plan.after)
+        self._handles = {name: self._handles.get(name) or Handle(name) for name in self._services}
+        self._fleet.configure(*_starts(plan.after.manifest))
+        self._commands.configure(_kinds(plan.after.manifest), self._handles)
+        for name in plan.having(Change.POLICY):
+            await self._handles[name].within(30.0).ask(ServiceActor.configure, self._services[name])
+        for name in gone:
+            self._forget(name)
+        self._contents.remove(gone)
+        self._cache.tell(CacheActor.changed)
+        self._subscribe()
+
+    async def _end(self, names: list[str]) -> None:
+        """End workers and actors of these, those first that depend on others."""
+        assert self._workers is not None
+        workers: Handle[Supervisor] = Handle("services")
+        workers.attach(self._workers)
+        for wave in reversed(waves(self._fleet.needs, names)):
+            longest = max(self._services[name].grace for name in wave) + 10.0
+            ends = [self._handles[name].within(longest).ask(ServiceActor.shut_down) for name in wave]
+            await asyncio.gather(*ends, return_exceptions=True)
+            for name in wave:
+                await workers.within(longest).ask(Supervisor.remove, name)
+        for name in names:
+            await self._outputs.close_one(name)
+
+    async def _begin(self, names: list[str]) -> None:
+        """Start the actors of these, which start their workers."""
+        if not names:
+            return
+        assert self._workers is not None
+        workers: Handle[Supervisor] = Handle("services")
+        workers.attach(self._workers)
+        await self._database.within(60.0).ask(DatabaseActor.ensure, self._new_rows(names))
+        failed: list[Exception] = []
+        for name in names:
+            try:
+                await workers.within(60.0).ask(Supervisor.add, self._child(name, {}))
+            except Exception as error:  # noqa: BLE001  # of the one that it is about; it is raised below
+                logger.error("%s cannot be taken up: %s", name, error)  # noqa: TRY400
+                failed.append(error)
+                # So that the next reload tries it again.
+                left = tuple(each for each in self._boot.manifest.services if each.name != name)
+                self._boot = replace(self._boot, manifest=self._boot.manifest.model_copy(update={"services": left}))
+        # In the manifest's order.
+        for kept in (self._board.services, self._board.states, self._board.statuses):
+            _sort(kept, list(self._services))
+        if failed:
+            raise failed[0]
+
+    def _forget(self, name: str) -> None:
+        """Take what is shown of a service that left the manifest away; its row stays in the store."""
+        for kept in (self._board.services, self._board.states, self._board.statuses, self._fleet.present):
+            kept.pop(name, None)
+        self._board.components.pop(of_service(name), None)
+        for topic in (f"system/config/{name}", f"system/state/{name}", f"system/applied/{name}"):
+            self._bridge.tell(BridgeActor.retain, topic, b"")
 
     def _core_children(self) -> list[ChildSpec]:
         settings, keys = self._boot.settings, self._boot.keys
-        self._surroundings.public_keys.write_text(self._surroundings.public_pem, encoding="ascii")
+        keys_file, pem = self._surroundings.public_keys, self._surroundings.public_pem.encode("ascii")
+        # Workers that run may read it at any moment.
+        if not keys_file.exists() or keys_file.read_bytes() != pem:
+            write_atomically(keys_file, pem)
         self._subscribe()
         return [
             # First, so that it hears the others' first words.
@@ -171,12 +322,13 @@ class System:
     def _broker_supervisor(self) -> ChildSpec:
         """A supervisor for the broker alone, which never gives up: without a broker all the rest still does its work."""
         folders = self._boot.folders
-        broker = ChildSpec(
+        process = ChildSpec(
             self._broker,
             lambda: BrokerActor.start(
                 self._broker_config(),
                 folder=folders.runtime / "broker",
-                instances=self._surroundings.instances,
+                holding=self._holding,
+                outputs=self._outputs,
                 on_address=self._note_broker,
                 on_down=self._note_broker_down,
             ),
@@ -185,7 +337,7 @@ class System:
         patient = Intensity(restarts=sys.maxsize)
         return ChildSpec(
             Handle("broker supervisor"),
-            lambda: Supervisor.start([broker], intensity=patient, backoff=Backoff(maximum=BROKER_BACKOFF)),
+            lambda: Supervisor.start([process], intensity=patient, backoff=Backoff(maximum=BROKER_BACKOFF)),
             stop_timeout=15.0,
         )
 
@@ -206,8 +358,7 @@ class System:
     async def _load(self) -> StoreState:
         """Read the store, give new services their rows, and bring what is derived from it in step."""
         schemas = self._boot.schemas
-        empty = {name: on_wire(schema, {}) for name, schema in schemas.items()}
-        new = [NewService(ServiceName(name), Checksum(wire.checksum)) for name, wire in empty.items()]
+        new = self._new_rows(schemas)
         database = self._database.within(60.0)
         self._refuse_empty_store(await database.ask(DatabaseActor.load))
         state = await database.ask(DatabaseActor.ensure, new)
@@ -224,6 +375,10 @@ class System:
                 "%s could not be written: %s", self._boot.settings.epoch_path, error.strerror
             )
         return state
+
+    def _new_rows(self, names: Iterable[str]) -> list[NewService]:
+        empty = {name: on_wire(self._boot.schemas[name], {}) for name in names}
+        return [NewService(ServiceName(name), Checksum(wire.checksum)) for name, wire in empty.items()]
 
     def _refuse_empty_store(self, state: StoreState) -> None:
         """Settings that were lost are not silently begun anew: not even where an empty database is in their place."""
@@ -260,27 +415,43 @@ class System:
             name: (state.services[ServiceName(name)], state.secrets.get(ServiceName(name), {}))
             for name in self._services
         }
-
-        def start(service: Service) -> Callable[[], Ref[ServiceActor]]:
-            return lambda: ServiceActor.start(
-                service, self._boot.schemas[service.name], self._surroundings, loaded.pop(service.name, None)
-            )
-
-        children = [
-            ChildSpec(self._handles[service.name], start(service), stop_timeout=service.stop_grace_s + 5.0)
-            for service in self._services.values()
-        ]
+        children = [self._child(name, loaded) for name in self._services]
         self._workers = Supervisor.start(children)
         await self._workers.started
+        known = {broker.NAME, *(name for name, service in self._services.items() if service.kind is Kind.PROCESS)}
+        self._strays = [
+            asyncio.get_running_loop().create_task(self._end_stray(held)) for held in self._holding.others(known)
+        ]
+
+    def _child(self, name: str, loaded: dict[str, Any]) -> ChildSpec:
+        """`loaded`: see `ServiceActor`, by service; of those that are not in it, the actor reads it itself."""
+
+        def start() -> Ref[ServiceActor]:
+            # As the manifest has it at that time.
+            return ServiceActor.start(
+                self._services[name], self._boot.schemas[name], self._surroundings, loaded.pop(name, None)
+            )
+
+        return ChildSpec(self._handles[name], start, stop_timeout=self._services[name].grace + 5.0)
+
+    async def _end_stray(self, held: Held) -> None:
+        """End a worker of an earlier supervisor that is no service any more."""
+        logger.warning("%s is not in the manifest any more: its process %d is ended", held.service, held.pid)
+        await held.stop(STRAY_GRACE)
+        held.forget()
 
     async def settled(self) -> None:
         """Return when every worker is ready, stopped or in trouble, or after `SETTLE_SECONDS`."""
-        # Before its first start a worker is "stopped".
-        under_way = {Lifecycle.STOPPED, Lifecycle.STARTING, Lifecycle.STOPPING}
+        under_way = {Lifecycle.WAITING, Lifecycle.STARTING, Lifecycle.STOPPING}
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline:
-            states = {state.state for state in self._board.states.values()}
-            if len(self._board.states) == len(self._services) and not states & under_way:
+            # Before its first start a worker is "stopped", though it is wanted.
+            open_ = [
+                status
+                for status in self._board.statuses.values()
+                if status.state in under_way or (status.wanted and status.state is Lifecycle.STOPPED)
+            ]
+            if len(self._board.statuses) == len(self._services) and not open_:
                 return
             await asyncio.sleep(0.05)
 
@@ -322,25 +493,51 @@ class System:
             for wait in waits:
                 wait.cancel()
 
+    async def let_go(self) -> None:
+        """Stop as `stop` does, but leave the processes to another supervisor: only the holder has them then."""
+        self._holding.leaving = True
+        await self.stop()
+
     async def stop(self) -> None:
         """Stop in reverse: requests in flight finish, workers end together, state is published, the store closes last."""
+        leaving = self._holding.leaving
+        for task in tuple(self._reloads):
+            task.cancel()
+        await asyncio.gather(*self._reloads, return_exceptions=True)
+        # Streams would go on for ever.
+        self._events.close()
         if self._server is not None:
             await self._server.stop(REQUEST_GRACE)
         if self._workers is not None and self._workers.is_alive():
-            ends = [
-                handle.within(self._services[name].stop_grace_s + 5.0).ask(ServiceActor.shut_down)
-                for name, handle in self._handles.items()
-                if handle.up
-            ]
-            await asyncio.gather(*ends, return_exceptions=True)
+            # Who depends on others ends before them.
+            for wave in [] if leaving else reversed(waves(self._fleet.needs)):
+                ends = [
+                    handle.within(self._services[name].grace + 5.0).ask(ServiceActor.shut_down)
+                    for name in wave
+                    if (handle := self._handles[name]).up
+                ]
+                await asyncio.gather(*ends, return_exceptions=True)
             await self._workers.stop(block=False)
         if self._core is not None and self._core.is_alive():
-            with contextlib.suppress(Rejected, OutcomeUnknown):
-                await self._health.within(1.0).ask(HealthActor.farewell)
+            if not leaving:
+                with contextlib.suppress(Rejected, OutcomeUnknown):
+                    await self._health.within(1.0).ask(HealthActor.farewell)
             await self._core.stop(block=False)
             await self._core.exited.wait()
+        for stray in self._strays if leaving else ():
+            stray.cancel()
+        await asyncio.gather(*self._strays, return_exceptions=leaving)
+        await self._outputs.close()
 
     # -- the broker
+
+    def _broker_advice(self) -> str:
+        if self._boot.settings.mqtt_listeners:
+            return "mend MQTT_LISTENERS, MQTT_TLS_CERTIFICATE or MQTT_TLS_KEY, or choose another port in MQTT_URL"
+        return (
+            "stop what uses that port, choose another with MQTT_URL=embedded://127.0.0.1:<port>, "
+            "or name a broker of your own with MQTT_URL=mqtt://host"
+        )
 
     def _broker_config(self) -> BrokerConfig:
         users = [BrokerUser(name=SUPERVISOR_USER, password_hash=self._hash(SUPERVISOR_USER), role=Role.SUPERVISOR)]
@@ -356,11 +553,15 @@ class System:
             if service.kind is not Kind.CONFIG_ONLY
         ]
         users.append(BrokerUser(name=VIEWER, password_hash=self._hash(VIEWER), role=Role.READER))
+        settings = self._boot.settings
         return BrokerConfig(
             host=self._broker_at.host,
             port=self._broker_at.port,
+            listeners=settings.mqtt_listeners,
+            certificate=settings.mqtt_tls_certificate,
+            private_key=settings.mqtt_tls_key,
             users=tuple(users),
-            anonymous_read=self._boot.settings.mqtt_anonymous_read,
+            anonymous_read=settings.mqtt_anonymous_read,
         )
 
     def _hash(self, user: str) -> Checksum:
@@ -396,20 +597,29 @@ class System:
         return f"{scheme}://{service}:{self._credentials.password(service)}@{where}"
 
     def _subscribe(self) -> None:
-        routes: dict[str, Callable[[bytes], object]] = {}
+        """Pass reports on to whose they are; called again when the manifest has changed."""
+        self._routes = routes = {}
         for name, service in self._services.items():
             handle = self._handles[name]
             routes[service.health_topic] = _telling(handle, ServiceActor.health)
             routes[f"system/applied/{name}"] = _telling(handle, ServiceActor.applied)
 
-        def received(topic: str, payload: bytes) -> None:
-            route = routes.get(topic)
-            if route is not None:
-                route(payload)
-
         apart = {topic for topic in routes if not _covered(topic)}
         for topic_filter in ("system/health/+", "system/applied/+", *sorted(apart)):
-            self._desired.subscribe(topic_filter, received)
+            if topic_filter in self._subscribed:
+                continue
+            self._subscribed.add(topic_filter)
+            if not self._bridge.tell(BridgeActor.subscribe, topic_filter, self._received):
+                self._desired.subscribe(topic_filter, self._received)
+
+    def _received(self, topic: str, payload: bytes) -> None:
+        route = self._routes.get(topic)
+        if route is not None:
+            route(payload)
+
+    def tell_upgrade(self, trouble: str) -> None:
+        """Show how the last upgrade failed; that this version serves on is no illness."""
+        self._health.tell(HealthActor.report, "upgrade", True, trouble)
 
     # -- what parts tell; each runs on the loop and only passes on
 
@@ -426,30 +636,61 @@ class System:
     def _note_published(self, token: Any) -> None:
         if token is not None:
             service, epoch, version = token
-            self._handles[service].tell(ServiceActor.published, epoch, version)
+            handle = self._handles.get(service)
+            if handle is not None:
+                handle.tell(ServiceActor.published, epoch, version)
 
     def _publish_health(self, topic: str, payload: bytes) -> None:
+        self._events.publish(HealthChanged(self._board.health))
         self._bridge.tell(BridgeActor.retain, topic, payload)
 
     # -- the API
 
-    def _api_state(self) -> ApiState:
-        settings = self._boot.settings
-        return ApiState(
+    def _make_server(self) -> "Server":
+        """Import the web stack, and make the server with it. Runs in a thread of its own, and touches no actor."""
+        from supervisor._web import make_server  # noqa: PLC0415 - see `start`
+
+        return make_server(
+            self._boot,
+            self._log,
             board=self._board,
             change=self._change,
-            tokens=Tokens(
-                Token(name=token.name, role=ApiRole(token.role), secret=token.token.get_secret_value())
-                for token in settings.api_tokens
-            ),
-            csrf_key=HKDF(hashes.SHA256(), 32, salt=None, info=b"tars csrf v1").derive(self._boot.keys.hmac),
-            hosts=HostRule.of_this_machine(settings.api_host),
-            version=__version__,
-            access_log=self._log.access if settings.enable_access_log and self._log.tells_access else None,
+            command=self._commands,
+            reload=self.reload,
+            output=self._output,
+            events=self._events,
+            broker_pid=self._broker_pid if self._embedded else None,
         )
+
+    def _output(self, service: str) -> Output | None:
+        return self._outputs.get(service) if service in self._services else None
+
+    def _broker_pid(self) -> int | None:
+        held = self._holding.claim(broker.NAME)
+        return held.pid if held is not None and held.running else None
 
     async def _change(self, change: ConfigChange) -> ChangeAccepted:
         return await self._handles[change.service].ask(ServiceActor.change, change)
+
+
+def _starts(manifest: Manifest) -> tuple[dict[str, dict[str, Condition]], int]:
+    """Who starts after whom, and how many at a time."""
+    needs = {
+        str(service.name): {str(name): condition for name, condition in service.start_after.items()}
+        for service in manifest.services
+    }
+    return needs, manifest.concurrent_starts or len(os.sched_getaffinity(0))
+
+
+def _kinds(manifest: Manifest) -> dict[str, Kind]:
+    return {str(service.name): service.kind for service in manifest.services}
+
+
+def _sort(entries: dict[str, Any], names: list[str]) -> None:
+    """Put entries into the order of these names, in place; an answer under way may hold the dictionary."""
+    found = {name: entries[name] for name in names if name in entries}
+    entries.clear()
+    entries.update(found)
 
 
 def _telling(handle: Handle[ServiceActor], method: Callable[[ServiceActor, bytes], None]) -> Callable[[bytes], object]:

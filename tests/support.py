@@ -41,7 +41,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], T], *, timeout: float = 10.0, what: str = "the condition") -> T:
+def wait_until(condition: Callable[[], T], *, timeout: float = 30.0, what: str = "the condition") -> T:
     """Poll in synchronous code until `condition()` is truthy and return it; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
@@ -51,7 +51,7 @@ def wait_until(condition: Callable[[], T], *, timeout: float = 10.0, what: str =
     return value
 
 
-async def eventually(condition: Callable[[], T], *, timeout: float = 10.0, what: str = "the condition") -> T:
+async def eventually(condition: Callable[[], T], *, timeout: float = 30.0, what: str = "the condition") -> T:
     """Poll in a coroutine until `condition()` is truthy and return it; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):

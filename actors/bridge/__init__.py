@@ -1,6 +1,6 @@
 """The bridge: the supervisor's only MQTT client, which keeps the broker's retained state as it is wanted.
 
-May import `actors.runtime`, `actors.signer`, `schemas` and `tars_config`; aiomqtt is imported here and nowhere else.
+May import `actors.mqtt`, `actors.runtime`, `actors.signer`, `schemas` and `tars_config`.
 """
 
 from actors.bridge._actor import FLUSH, BridgeActor

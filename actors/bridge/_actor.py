@@ -15,8 +15,6 @@ from schemas.broker_address import BrokerAddress
 FLUSH = 1.0
 """Seconds that an orderly stop may take to publish what is pending."""
 
-_SIGN_TIMEOUT = 1.0
-
 
 class BridgeActor(Actor):
     """The supervisor's only MQTT client: keeps what the broker retains equal to what is wanted.
@@ -53,11 +51,11 @@ class BridgeActor(Actor):
     ) -> None:
         super().__init__()
         self._desired = Desired() if desired is None else desired
-        signer = signer.within(_SIGN_TIMEOUT)
         self._session = Session(
             (lambda: address) if isinstance(address, BrokerAddress) else address,
             desired=self._desired,
-            sign=lambda unsigned: signer.ask(SignerActor.sign, unsigned),
+            # In place: an ask would take two turns of the loop and half as long again as the signature itself.
+            sign=lambda unsigned: signer.call(SignerActor.sign, unsigned),
             will=will,
             on_state=on_state,
             on_acknowledged=on_acknowledged,

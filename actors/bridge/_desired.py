@@ -7,12 +7,12 @@ messages, in order, and the last value is always the last one sent.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from paho.mqtt.matcher import MQTTMatcher
+from msgspec import Struct
 
+from actors.mqtt.topics import matches
 from actors.signer import Unsigned
 
 Handler: TypeAlias = Callable[[str, bytes], None]
@@ -20,16 +20,14 @@ Handler: TypeAlias = Callable[[str, bytes], None]
 _LONGEST_STRING = 65535
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
+class Wanted(Struct, frozen=True, eq=False):
     """What a topic shall retain; `b""`: nothing. Each call of `retain` makes another one."""
 
     content: bytes | Unsigned
     token: Any = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Message:
+class Message(Struct, frozen=True, eq=False):
     """A message that is not retained."""
 
     topic: str
@@ -37,8 +35,7 @@ class Message:
     qos: int
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     wanted: Wanted
     taken: Wanted | None = None
     # Whose acknowledgement has been told already.
@@ -47,8 +44,7 @@ class _Entry:
     due: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Flight:
+class _Flight(Struct, frozen=True):
     what: str | Message | None
     since: float
 
@@ -67,7 +63,8 @@ class Desired:
         self._queue_bytes = queue_bytes
         self._queued_bytes = 0
         self._handlers: dict[str, list[Handler]] = {}
-        self._matcher: Any = MQTTMatcher()  # type: ignore[no-untyped-call]  # paho has no types for it
+        # Those of them with a wildcard. The others may be many, and are looked up.
+        self._wildcards: dict[str, list[Handler]] = {}
         self.dropped = 0
 
     # -- what others want
@@ -93,20 +90,20 @@ class Desired:
         check_filter(topic_filter)
         handlers = self._handlers.setdefault(topic_filter, [])
         handlers.append(handler)
-        self._matcher[topic_filter] = handlers
+        if "+" in topic_filter or "#" in topic_filter:
+            self._wildcards[topic_filter] = handlers
 
     @property
     def filters(self) -> list[str]:
         return list(self._handlers)
 
-    def handlers(self, topic: str) -> Iterator[Handler]:
+    def handlers(self, topic: str) -> list[Handler]:
         """Those whose filter matches; a handler that is behind several filters comes once."""
-        seen: set[int] = set()
-        for handlers in list(self._matcher.iter_match(topic)):
-            for handler in list(handlers):
-                if id(handler) not in seen:
-                    seen.add(id(handler))
-                    yield handler
+        found = list(self._handlers.get(topic, ()))
+        for topic_filter, handlers in self._wildcards.items():
+            if matches(topic_filter, topic):
+                found += handlers
+        return list({id(handler): handler for handler in found}.values())
 
     def wanted(self, topic: str) -> Wanted | None:
         entry = self._entries.get(topic)
@@ -239,9 +236,14 @@ class Desired:
         return len(self._queue)
 
     @property
+    def has_work(self) -> bool:
+        """Whether something waits to be taken; it may have to wait for a PUBACK."""
+        return bool(self._plain or self._unsigned or self._queue)
+
+    @property
     def settled(self) -> bool:
         """Nothing is left to publish, and everything is acknowledged."""
-        return not (self._plain or self._unsigned or self._flights or self._queue) and not self.pending
+        return not (self.has_work or self._flights or self.pending)
 
     def is_settled(self, topic: str) -> bool:
         entry = self._entries.get(topic)

@@ -1,8 +1,9 @@
 """Keeps one connection to the broker alive, and the broker's knowledge equal to what is desired.
 
-Ownership: one task runs `Session.run` and owns the link; everything else here runs on the same loop between
-that task's awaits: the link's callbacks, a timer while connected, and whoever changes `Desired` and then calls
-`wake`. Nothing else is started, so when that task has ended, by cancellation too, nothing is left.
+Ownership: one task runs `Session.run` and owns the link; it waits for the link's end. Everything else happens in
+callbacks on the same loop, none of which waits: the link's events, a timer while connected, and `_publish`, once in a
+turn of the loop in which somebody has changed `Desired` and called `wake`. Nothing else is started, so when that task
+has ended, by cancellation too, nothing is left.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import random
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from actors.bridge._desired import Desired, check_topic
 from actors.bridge._link import Link
 from actors.bridge._state import BridgeState, Failure, LinkFailed, Trouble
-from actors.runtime import OutcomeUnknown, Rejected
+from actors.runtime import Rejected
 from actors.signer import Unsigned
 from schemas.broker_address import BrokerAddress
 
@@ -60,6 +61,8 @@ class Timing:
 
 _QUICK = frozenset({Trouble.NO_ADDRESS, Trouble.REFUSED, Trouble.CLOSED})
 _STUBBORN = frozenset({Trouble.LOGIN_REFUSED, Trouble.TLS})
+_ROUNDS = 16
+"""Signatures made in one turn of the loop, which are what takes time in it: a millisecond, about."""
 
 
 class Session:
@@ -70,7 +73,7 @@ class Session:
         address: Callable[[], BrokerAddress | None],
         *,
         desired: Desired,
-        sign: Callable[[Unsigned], Awaitable[bytes]],
+        sign: Callable[[Unsigned], bytes],
         will: Callable[[], tuple[str, bytes]],
         on_state: Callable[[BridgeState], None],
         on_acknowledged: Callable[[Any], None],
@@ -94,7 +97,7 @@ class Session:
         self._link: Link | None = None
         self._leaving = False
         self._flushed: asyncio.Future[None] | None = None
-        self._wake = asyncio.Event()
+        self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._attempts = 0
         self._broker: BrokerAddress | None = None
@@ -135,12 +138,14 @@ class Session:
 
     def wake(self) -> None:
         """Say that `Desired` has changed."""
-        self._wake.set()
+        if self._due is None and self._link is not None:
+            self._due = asyncio.get_running_loop().call_soon(self._publish)
 
     def subscribe(self, topic_filter: str) -> None:
         """Subscribe now if connected; `Desired` remembers it for the next connection."""
-        if self._link is not None and self._link.alive:
-            self._link.subscribe_now([topic_filter])
+        if self._link is not None:
+            self._link.subscribe([topic_filter])
+            self.wake()
 
     def state(self) -> BridgeState:
         return BridgeState(
@@ -176,7 +181,9 @@ class Session:
                     f"the broker at {address} does not answer within {self._timing.connect_timeout:g} s",
                 ) from None
             self._connected(link)
-            await self._publish(link)
+            await link.ended.wait()
+            if link.failure is not None:
+                raise link.failure
         finally:
             self._disconnected()
             if self._leaving:
@@ -190,7 +197,7 @@ class Session:
         self._connected_at = self._timing.monotonic()
         logger.info("connected to the broker at %s", self._broker)
         # Before anything is published, so that we see our own clearing of a topic come back.
-        link.subscribe_now(list(dict.fromkeys([*self._desired.filters, self._will_topic])))
+        link.subscribe(list(dict.fromkeys([*self._desired.filters, self._will_topic])))
         self._tick()
         self._tell_state()
 
@@ -199,6 +206,9 @@ class Session:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         self._desired.disconnected()
         if self._link is not None:
             self._link = None
@@ -207,43 +217,44 @@ class Session:
             if self._timing.monotonic() - self._connected_at >= self._timing.quick_retry:
                 self._attempts = 0
 
-    async def _publish(self, link: Link) -> None:
-        while link.failure is None:
-            # Cleared first: what comes in while a signature is awaited must be seen.
-            self._wake.clear()
-            while link.alive and await self._publish_some(link):
-                pass
-            if link.alive:
-                await self._wake.wait()
-        raise link.failure
+    def _publish(self) -> None:
+        """Publish what may go out now: all of it in one send, and no more than others can wait for."""
+        self._due = None
+        link, desired = self._link, self._desired
+        assert link is not None, "cancelled with the connection"
+        for _ in range(_ROUNDS):
+            if not link.has_room or desired.in_flight >= self._timing.window or not self._publish_some(link):
+                break
+        else:
+            self.wake()
+        link.flush()
+        self._check_flushed()
 
-    async def _publish_some(self, link: Link) -> bool:
+    def _publish_some(self, link: Link) -> bool:
         """Publish at most one thing of each kind, so that none can keep another waiting; false: nothing to do."""
         desired, timing = self._desired, self._timing
-        if desired.in_flight >= timing.window:
-            return False
         message = desired.take_message()
         if message is not None:
-            mid = link.publish_now(message.topic, message.payload, qos=message.qos, retain=False)
+            mid = link.publish(message.topic, message.payload, qos=message.qos, retain=False)
             if message.qos:
                 desired.published(mid, message, timing.monotonic())
         plain = desired.take_plain()
         if plain is not None:
-            mid = link.publish_now(*plain, qos=1, retain=True)
+            mid = link.publish(*plain, qos=1, retain=True)
             desired.published(mid, plain[0], timing.monotonic())
-        signed = not self._signer_away and await self._publish_signed(link)
+        signed = not self._signer_away and self._publish_signed(link)
         return signed or message is not None or plain is not None
 
-    async def _publish_signed(self, link: Link) -> bool:
+    def _publish_signed(self, link: Link) -> bool:
         desired, timing = self._desired, self._timing
         taken = desired.take_unsigned()
         if taken is None:
             return False
         topic, unsigned = taken
         try:
-            payload = await self._sign(unsigned)
-        except (Rejected, OutcomeUnknown) as error:
-            # The signer is being restarted, or busy. Until the next tick only other kinds of content go on.
+            payload = self._sign(unsigned)
+        except Rejected as error:
+            # The signer is being restarted. Until the next tick only other kinds of content go on.
             logger.warning("nothing can be signed at present: %s", error)
             desired.put_back(topic)
             self._signer_away = True
@@ -252,14 +263,11 @@ class Session:
             logger.exception("version %d of %s cannot be signed and is not published", unsigned.version, topic)
             desired.give_up(topic, self._sign_due())
             return True
-        if not link.alive:
-            desired.put_back(topic)
-            return False
         now = timing.monotonic()
-        desired.published(link.publish_now(topic, payload, qos=1, retain=True), topic, now, due=self._sign_due())
+        desired.published(link.publish(topic, payload, qos=1, retain=True), topic, now, due=self._sign_due())
         for template in self._mirrors:
             mirror = template.replace("{service}", unsigned.service)
-            desired.published(link.publish_now(mirror, payload, qos=1, retain=False), None, now)
+            desired.published(link.publish(mirror, payload, qos=1, retain=False), None, now)
         return True
 
     def _sign_due(self) -> float:
@@ -279,7 +287,7 @@ class Session:
             self._desired.sign_again()
         self._desired.sign_due(now)
         self._signer_away = False
-        self._wake.set()
+        self.wake()
         started = self._desired.oldest_flight
         if started is not None and now - started > timing.puback_timeout:
             link.fail(
@@ -293,7 +301,8 @@ class Session:
 
     def on_puback(self, mid: int) -> None:
         settled = self._desired.acknowledged(mid)
-        self._wake.set()
+        if self._desired.has_work:
+            self.wake()
         if settled is not None and settled.token is not None:
             self._tell(self._on_acknowledged, settled.token)
         self._check_flushed()
@@ -307,8 +316,10 @@ class Session:
             except Exception:
                 logger.exception("a handler of %s failed", topic)
 
+    def on_room(self) -> None:
+        self.wake()
+
     def on_closed(self) -> None:
-        self._wake.set()
         self._check_flushed()
 
     # -- inside
@@ -318,7 +329,7 @@ class Session:
         wanted = self._desired.wanted(topic)
         if wanted is not None and wanted.content != payload and self._desired.is_settled(topic):
             self._desired.publish_again(topic)
-            self._wake.set()
+            self.wake()
 
     def _check_flushed(self) -> None:
         if self._flushed is not None and not self._flushed.done():

@@ -1,8 +1,9 @@
 """What the bridge tells about its connection."""
 
 import enum
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 
 class Trouble(enum.StrEnum):
@@ -19,8 +20,7 @@ class Trouble(enum.StrEnum):
     INTERNAL = "internal"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """The last failure, for people: `reason` names the broker and what to do, never the password."""
 
     trouble: Trouble
@@ -28,8 +28,7 @@ class Failure:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeState:
+class BridgeState(Struct, frozen=True):
     """The bridge at one moment.
 
     `since`: when it became connected, or ceased to be (UTC). `failure`: the last one, also after it was mended.

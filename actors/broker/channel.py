@@ -5,9 +5,9 @@ import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
-from actors.broker.packets import ProtocolError
 from actors.broker.settings import Limits
 from actors.broker.websocket import WebSocket
+from actors.mqtt.packets import ProtocolError
 
 _HIGH_WATER = 256 * 1024
 _CLOSE_SECONDS = 1.0

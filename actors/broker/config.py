@@ -7,10 +7,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from actors.broker.rules import SUPERVISOR_HEALTH, Role, is_topic
+from actors.broker.rules import SUPERVISOR_HEALTH, Role
 from actors.broker.settings import Limits
 from actors.files import write_atomically
+from actors.mqtt.topics import is_topic
 from schemas.base import Model
+from schemas.broker_address import Listener
 from schemas.types import Checksum, ServiceName
 
 __all__ = [
@@ -60,15 +62,6 @@ class BrokerUser(Model):
                 "or outside system/"
             )
         return self
-
-
-class Listener(Model):
-    """One more way in, through the same gate: MQTT or MQTT over WebSocket, in clear or over TLS."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(ge=0, le=65535)
-    websocket: bool = False
-    tls: bool = False
 
 
 class BrokerConfig(Model):

@@ -14,13 +14,14 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import OutgoingApplicationMessage, Session
 
 from actors.broker import rules
-from actors.broker.handler import SUBACK_FAILURE, ClientHandler
+from actors.broker.handler import ClientHandler
 from actors.broker.link import Link
 from actors.broker.log import Log
-from actors.broker.packets import Publish
 from actors.broker.rules import Principal, Role
 from actors.broker.session import Budget, ClientSession
 from actors.broker.settings import Limits
+from actors.mqtt import topics
+from actors.mqtt.packets import SUBACK_FAILURE, Publish
 
 LISTENER = "default"
 _MAX_QOS = 1
@@ -155,7 +156,7 @@ class Engine(Broker):
             return known
         best: dict[str, tuple[ClientSession, int]] = {}
         for topic_filter, subscriptions in self._subscriptions.items():
-            if not rules.matches(topic_filter, topic):
+            if not topics.matches(topic_filter, topic):
                 continue
             for session, qos in subscriptions:
                 assert isinstance(session, ClientSession)
@@ -195,7 +196,7 @@ class Engine(Broker):
         if "+" not in topic_filter and "#" not in topic_filter:
             found = [topic_filter] if topic_filter in self._retained_messages else []
         else:
-            found = [topic for topic in self._retained_messages if rules.matches(topic_filter, topic)]
+            found = [topic for topic in self._retained_messages if topics.matches(topic_filter, topic)]
         return [topic for topic in found if rules.may_read(who, topic)]
 
     async def _publish_session_retained_messages(self, session: Session) -> None:
@@ -210,7 +211,7 @@ class Engine(Broker):
 
     def subscribe(self, session: ClientSession, topic_filter: str, qos: int) -> int:
         """The granted QoS, or 0x80. amqtt asks no rule, and keeps the first QoS when one subscribes again."""
-        if not rules.is_filter(topic_filter) or not rules.may_subscribe(session.principal, topic_filter):
+        if not topics.is_filter(topic_filter) or not rules.may_subscribe(session.principal, topic_filter):
             self._log.warning("subscribe_refused", user=session.principal.name, filter=topic_filter[:200])
             return SUBACK_FAILURE
         if topic_filter not in session.filters and len(session.filters) >= self.limits.max_subscriptions:

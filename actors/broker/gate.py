@@ -14,15 +14,16 @@ import ssl
 from dataclasses import replace
 from functools import partial
 
-from actors.broker import packets, rules
+from actors.broker import rules
 from actors.broker.channel import Outbox
 from actors.broker.engine import LISTENER, Engine
 from actors.broker.link import Link
 from actors.broker.log import Log
-from actors.broker.packets import Connect, ProtocolError, Refusal, UnsupportedVersion
 from actors.broker.rules import Principal, Role
 from actors.broker.settings import STRANGER, Account, Door, Settings
 from actors.broker.websocket import WebSocket
+from actors.mqtt import packets
+from actors.mqtt.packets import Connect, ProtocolError, Refusal, UnsupportedVersion
 
 _BACKLOG = 1024
 _STOP_SECONDS = 0.8

@@ -9,17 +9,15 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.plugins.manager import PluginManager
 from amqtt.session import OutgoingApplicationMessage
 
-from actors.broker import packets
 from actors.broker.link import Link, Work
-from actors.broker.packets import Kind, ProtocolError, Publish
 from actors.broker.rules import Principal
 from actors.broker.session import ClientSession
 from actors.broker.settings import Limits
+from actors.mqtt import packets
+from actors.mqtt.packets import SUBACK_FAILURE, Kind, ProtocolError, Publish
 
-SUBACK_FAILURE = 0x80
 _SLICE = 64
 """Filters after which others get their turn."""
-_PINGRESP = b"\xd0\x00"
 
 
 class Router(Protocol):
@@ -95,7 +93,7 @@ class ClientHandler(BrokerProtocolHandler):
                 self._engine.unsubscribe(self._client, topic_filter)
             self._link.write(packets.unsuback(packet_id))
         elif kind == Kind.PINGREQ:
-            self._link.write(_PINGRESP)
+            self._link.write(packets.PINGRESP)
         elif kind == Kind.DISCONNECT:
             self._link.goodbye()
         else:

@@ -8,10 +8,10 @@ from typing import Any
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 
 from actors.broker.channel import Channel, Outbox
-from actors.broker.packets import Connect, Framer, Kind, ProtocolError
 from actors.broker.rules import Principal
 from actors.broker.settings import Account, Limits
 from actors.broker.websocket import WebSocket
+from actors.mqtt.packets import Connect, Framer, Kind, ProtocolError
 
 _SLICE = 64
 """Packets after which others get their turn."""

@@ -10,7 +10,7 @@ from websockets.protocol import CLOSED, CLOSING, OPEN
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from actors.broker.packets import ProtocolError
+from actors.mqtt.packets import ProtocolError
 
 _DATA = frozenset({Opcode.BINARY, Opcode.CONT})
 _HEADER = 16

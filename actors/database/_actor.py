@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from actors.database._store import AUTOCHECKPOINT, Store
-from actors.database._thread import ConnectionThread, Done
+from actors.database._thread import ConnectionThread
 from actors.runtime import Actor, Call, batched
 from schemas.records import (
     AccessEntry,
@@ -23,13 +24,14 @@ from schemas.records import (
 from schemas.types import ServiceName, Version
 
 P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 GROUP: Final = 64
 """Requests of one transaction: bounds how long the first of them waits for the last."""
 
 ACKNOWLEDGE_AFTER: Final = 1.0
-"""Seconds that an acknowledgement waits for a commit to share, before it gets a transaction of its own."""
+"""Seconds that an acknowledgement waits for others, before they get a transaction of their own."""
 
 
 class DatabaseActor(Actor):
@@ -84,25 +86,15 @@ class DatabaseActor(Actor):
             UnknownService: there is no such row.
             ValueError: the request contradicts itself; TypeError: a value is not JSON.
         """
-        published = tuple(self._published.items())
-        done = await self._thread.run(self._store.commit, [call.request for call in batch], published)
-        try:
-            if self._answer_calls(batch, done) and published:
-                self._published.clear()
-        finally:
-            done.go_on()
+        await self._answer(self._store.commit, batch)
 
     @batched(max_size=GROUP)
     async def log_access(self, batch: Sequence[Call[AccessEntry, None]]) -> None:
         """Append to the access log; answered when it is on disk."""
-        done = await self._thread.run(self._store.log_access, [call.request for call in batch])
-        try:
-            self._answer_calls(batch, done)
-        finally:
-            done.go_on()
+        await self._answer(self._store.log_access, batch)
 
     def acknowledge(self, published: Sequence[tuple[ServiceName, Version]]) -> None:
-        """Note what the broker has acknowledged. It is written with the next commit, or a second from now."""
+        """Note what the broker has acknowledged. It is written a second from now."""
         for service, version in published:
             self._published[service] = max(version, self._published.get(service, version))
         if self._published and self._timer is None:
@@ -117,7 +109,7 @@ class DatabaseActor(Actor):
         return self._status or "healthy"
 
     async def write_acknowledgements(self) -> None:
-        """Write what `acknowledge` noted. Where that fails it stays noted, for the next commit or `acknowledge`."""
+        """Write what `acknowledge` noted. Where that fails it stays noted, until the next `acknowledge`."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -154,29 +146,33 @@ class DatabaseActor(Actor):
     # -- inside; the runtime's own class above has private names too
 
     async def _read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        done = await self._thread.run(function, *args, **kwargs)
+        done = await self._thread.run(partial(function, *args, **kwargs))
         # That reading works says nothing about a full disk or a lock that writing has met.
         if done.error is not None or self._status != "locked":
             self._note_status(done.error)
         return done.result()
 
     async def _write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        done = await self._thread.run(function, *args, **kwargs)
+        done = await self._thread.run(partial(function, *args, **kwargs))
         self._note_status(done.error)
         return done.result()
 
-    def _answer_calls(self, batch: Sequence[Call[Any, T]], done: Done[list[T | Exception]]) -> bool:
-        """Answer each call of the batch; true if anything was committed."""
-        outcomes = done.work.result()
-        refusals = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-        committed = len(refusals) < len(outcomes)
-        self._note_status(None if committed else refusals[-1])
-        for call, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                call.fail(outcome)
-            else:
-                call.reply(outcome)
-        return committed
+    async def _answer(
+        self, function: Callable[[Sequence[R]], Sequence[T | Exception]], batch: Sequence[Call[R, T]]
+    ) -> None:
+        """Call it with the requests; each is answered in the turn of the loop in which the thread's answer arrives."""
+
+        def reply(outcomes: Sequence[T | Exception]) -> None:
+            refusals = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+            self._note_status(refusals[-1] if len(refusals) == len(outcomes) else None)
+            for call, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    call.fail(outcome)
+                else:
+                    call.reply(outcome)
+
+        done = await self._thread.run(partial(function, [call.request for call in batch]), reply)
+        done.result()
 
     def _note_status(self, error: BaseException | None) -> None:
         """Keep the status, and tell of its change."""

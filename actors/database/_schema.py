@@ -1,14 +1,14 @@
 """Opening: the connection's settings, the numbered migrations, the log grown ahead of use."""
 
 import contextlib
-import importlib.resources
 import re
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from actors.database import statements as sql
 from schemas.records import StoreUnavailable
@@ -21,8 +21,7 @@ def timestamp(moment: datetime | None = None) -> str:
     return (moment or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
+class Migration(Struct, frozen=True):
     """One numbered file of `migrations/`."""
 
     version: int
@@ -41,7 +40,7 @@ class Migration:
 
 def migrations() -> tuple[Migration, ...]:
     """Give this release's migrations, numbered from 1 without a gap."""
-    folder = importlib.resources.files("actors.database").joinpath("migrations")
+    folder = Path(__file__).with_name("migrations")
     found = [
         Migration(int(match[1]), entry.name, entry.read_text(encoding="utf-8"))
         for entry in folder.iterdir()

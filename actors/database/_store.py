@@ -2,16 +2,16 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from actors.database import _read, _schema, _write
 from actors.database import statements as sql
-from actors.database._errors import unavailable
+from actors.database._errors import is_full, unavailable
 from actors.database._files import Identity, secure
-from actors.database._transaction import T, Work, transact
+from actors.database._transaction import Mark, T, Work, transact
 from schemas.records import (
     AccessEntry,
     CommitRequest,
@@ -24,8 +24,10 @@ from schemas.records import (
 )
 from schemas.types import ServiceName, Version
 
+R = TypeVar("R")
+
 AUTOCHECKPOINT = 500
-"""Pages of the log after which SQLite copies them into the database. One commit takes about ten."""
+"""Pages of the log after which SQLite copies them into the database. A commit alone takes six or seven."""
 
 STATEMENTS = 64
 """Prepared statements kept; there are fewer."""
@@ -64,6 +66,9 @@ class Store:
             self._schema_version = _schema.migrate(connection, self._path, known)
             # Some room beyond the checkpoint's mark: the commit that reaches it goes past it.
             _schema.grow_log(connection, self._path, pages=self._autocheckpoint + 100)
+            for statement in sql.COMMITS:
+                connection.execute(statement)
+            self._mark = Mark.read(connection)
         except sqlite3.Error as error:
             connection.close()
             raise unavailable(error, self._path) from error
@@ -86,9 +91,11 @@ class Store:
         """Everything a start needs."""
         try:
             self._identity.verify()
-            return _read.load(self._connection, self._path, self._schema_version)
+            state = _read.load(self._connection, self._path, self._schema_version)
         except sqlite3.Error as error:
             raise unavailable(error, self._path) from error
+        self._mark = Mark(state.config_epoch, state.revision)
+        return state
 
     def history(self, query: HistoryQuery) -> tuple[HistoryEntry, ...]:
         """One page, newest first; `ValueError` where the query makes no sense."""
@@ -102,33 +109,46 @@ class Store:
         self._alone(partial(_write.ensure, services=services))
         return self.load()
 
-    def commit(
-        self, requests: Sequence[CommitRequest], published: Sequence[Publication] = ()
-    ) -> list[Committed | Exception]:
-        """Commit the requests in one transaction and give each one's outcome.
-
-        What the broker has acknowledged meanwhile goes along, if any of the requests is committed.
-        """
-        works = [partial(_write.commit, request=request) for request in requests]
-        along = partial(_write.acknowledge, published=published) if published else None
-        return self._transact(works, along=along)
+    def commit(self, requests: Sequence[CommitRequest]) -> Sequence[Committed | Exception]:
+        """Commit the requests with one fsync and give each one's outcome."""
+        outcomes = self._checked(self._commit, requests)
+        for outcome in reversed(outcomes):
+            if isinstance(outcome, Committed):
+                self._mark = Mark(outcome.config_epoch, outcome.revision)
+                break
+        return outcomes
 
     def acknowledge(self, published: Sequence[Publication]) -> None:
         """Record what the broker has acknowledged."""
         self._alone(partial(_write.acknowledge, published=published))
 
-    def log_access(self, entries: Sequence[AccessEntry]) -> list[Exception | None]:
+    def log_access(self, entries: Sequence[AccessEntry]) -> Sequence[Exception | None]:
         """Append to the access log in one transaction and give each one's outcome."""
-        return self._transact([partial(_write.log_access, entry=entry) for entry in entries])
+        return self._checked(self._one_by_one, [partial(_write.log_access, entry=entry) for entry in entries])
+
+    def _commit(self, requests: Sequence[CommitRequest]) -> Sequence[Committed | Exception]:
+        try:
+            together = _write.commit_together(self._connection, requests, self._mark)
+        except sqlite3.Error as error:
+            if not is_full(error):
+                return [unavailable(error, self._path) for _ in requests]
+            together = None  # the disk may have room for those who want less
+        return together or self._one_by_one([partial(_write.commit, request=request) for request in requests])
 
     def _alone(self, work: Work[None]) -> None:
-        (failure,) = self._transact([work])
+        (failure,) = self._checked(self._one_by_one, [work])
         if failure is not None:
             raise failure
 
-    def _transact(self, works: Sequence[Work[T]], *, along: Work[None] | None = None) -> list[T | Exception]:
+    def _one_by_one(self, works: Sequence[Work[T]]) -> Sequence[T | Exception]:
+        return transact(self._connection, self._path, works)
+
+    def _checked(
+        self, function: Callable[[Sequence[R]], Sequence[T | Exception]], asked: Sequence[R]
+    ) -> Sequence[T | Exception]:
+        """Call it if the files are those that were opened; else that is everybody's answer."""
         try:
             self._identity.verify()
         except StoreUnavailable as error:
-            return [StoreUnavailable(error.reason, error.database_status) for _ in works]
-        return transact(self._connection, self._path, works, along=along)
+            return [StoreUnavailable(error.reason, error.database_status) for _ in asked]
+        return function(asked)

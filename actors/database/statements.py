@@ -1,9 +1,10 @@
 """All SQL but the migrations.
 
 Statements are constants, so that each is prepared once and then found in the connection's cache. Parameters are
-positional, in the order of the columns named. Nothing newer than SQLite 3.31 is used (UPSERT; no RETURNING).
+positional, in the order of the columns named. Nothing newer than SQLite 3.38 is used (`->`; no JSONB, no unhex).
 """
 
+import functools
 from typing import Any, Final
 
 # Opening.
@@ -72,36 +73,102 @@ INSERT_SERVICE: Final = """
 """
 NEXT_REVISION: Final = "UPDATE store_meta SET revision = revision + 1 WHERE id = 1"
 
-# The version check is the only lock: no row is changed if somebody else was first.
-UPDATE_SERVICE: Final = """
-    UPDATE service_configs
-    SET config_json = ?, version = version + 1, updated_at = ?, updated_by = ?, checksum = ?, request_id = ?
-    WHERE service = ? AND version = ? AND config_epoch = coalesce(?, config_epoch)
-"""
-INSERT_HISTORY: Final = """
+# Commits. For each statement Python gives its interpreter lock away several times, and the loop's thread may keep it for long:
+# so a group of commits is one statement. It inserts a row for each change into a view that holds nothing, and the view's trigger
+# writes the rest. Both are the connection's own (TEMP): they belong to the release, not to the file.
+
+_COMMIT_COLUMNS: Final = (
+    "service",
+    "expected_version",
+    "expected_epoch",  # NULL: any
+    "config_json",
+    "checksum",
+    "history",  # JSON: [{"key", "old", "new"}], without `old` or `new` where the key was not or will not be set
+    "items",  # JSON: [{"key", "value", "type", "complexity", "description", "help_text", "examples", "is_secret"}]
+    "dropped",  # JSON: the keys of items that go; NULL: none
+    "committed_at",
+    "changed_by",
+    "reason",
+    "request_id",
+    "store_epoch",
+    "revision",  # the one that this commit makes
+    # Of a request with several changes the first one alone has these: it takes the revision and writes the access row.
+    "origin",
+    "access_service",
+    "address",
+    "detail",
+)
+COMMITS: Final = (
+    f"CREATE TEMP VIEW commits AS SELECT {', '.join(f'NULL AS {each}' for each in _COMMIT_COLUMNS)}",
+    # The version check is the only lock: the whole statement is undone if somebody else was first.
+    """
+    CREATE TEMP TRIGGER commits_are_written INSTEAD OF INSERT ON commits WHEN NEW.service IS NOT NULL
+    BEGIN
+        UPDATE service_configs
+        SET config_json = NEW.config_json, version = version + 1, updated_at = NEW.committed_at,
+            updated_by = NEW.changed_by, checksum = NEW.checksum, request_id = NEW.request_id
+        WHERE service = NEW.service AND version = NEW.expected_version
+            AND config_epoch = coalesce(NEW.expected_epoch, config_epoch);
+        SELECT RAISE (ABORT, 'the service is not at the expected version') WHERE changes() = 0;
+
+        UPDATE store_meta SET revision = NEW.revision
+        WHERE id = 1 AND config_epoch = NEW.store_epoch AND revision = NEW.revision - (NEW.origin IS NOT NULL);
+        SELECT RAISE (ABORT, 'the store is not at the expected revision') WHERE changes() = 0;
+
+        INSERT INTO config_history
+            (service, key, old_value_json, new_value_json, is_secret, version, revision, changed_at, changed_by,
+             change_reason)
+        SELECT NEW.service, value ->> 'key', value -> 'old', value -> 'new', 0, NEW.expected_version + 1,
+            NEW.revision, NEW.committed_at, NEW.changed_by, NEW.reason
+        FROM json_each(NEW.history);
+
+        INSERT INTO config_items
+            (service, key, value_json, type, complexity, description, help_text, examples, is_secret, updated_at,
+             updated_by)
+        SELECT NEW.service, value ->> 'key', value -> 'value', value ->> 'type', value ->> 'complexity',
+            value ->> 'description', value ->> 'help_text', value -> 'examples', value ->> 'is_secret',
+            NEW.committed_at, NEW.changed_by
+        FROM json_each(NEW.items) WHERE true
+        ON CONFLICT (service, key) DO UPDATE SET
+            value_json = excluded.value_json, type = excluded.type, complexity = excluded.complexity,
+            description = excluded.description, help_text = excluded.help_text, examples = excluded.examples,
+            is_secret = excluded.is_secret, updated_at = excluded.updated_at, updated_by = excluded.updated_by;
+        DELETE FROM config_items
+        WHERE service = NEW.service AND key IN (SELECT value FROM json_each(NEW.dropped));
+
+        INSERT INTO access_log
+            (timestamp, user_id, action, origin, service, success, reason, request_id, address, revision, detail)
+        SELECT NEW.committed_at, NEW.changed_by, 'write', NEW.origin, NEW.access_service, 1, NEW.reason,
+            NEW.request_id, NEW.address, NEW.revision, NEW.detail
+        WHERE NEW.origin IS NOT NULL;
+    END
+    """,
+)
+
+
+def insert_commits(rows: list[tuple[Any, ...]]) -> tuple[str, list[Any]]:
+    """Give the statement that commits these rows, all of them or none, and its parameters."""
+    # Padded with rows that mean nothing: one prepared statement for each power of two, and not for each number.
+    size = 1 << (len(rows) - 1).bit_length()
+    parameters = [value for row in rows for value in row]
+    parameters += [None] * (size * len(_COMMIT_COLUMNS) - len(parameters))
+    return _insert_commits(size), parameters
+
+
+@functools.cache
+def _insert_commits(size: int) -> str:
+    row = f"({', '.join('?' for _ in _COMMIT_COLUMNS)})"
+    return f"INSERT INTO commits ({', '.join(_COMMIT_COLUMNS)}) VALUES {', '.join([row] * size)}"  # noqa: S608  # constants
+
+
+# What the trigger does not write.
+
+INSERT_SECRET_HISTORY: Final = """
     INSERT INTO config_history
         (service, key, old_value_json, new_value_json, is_secret, version, revision, changed_at, changed_by,
          change_reason)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
-# Only where the description of the key has changed too does the row's every index have to be written.
-UPDATE_ITEM: Final = """
-    UPDATE config_items SET value_json = ?, updated_at = ?, updated_by = ?
-    WHERE service = ? AND key = ? AND type = ? AND complexity = ? AND description = ? AND help_text IS ?
-        AND examples IS ? AND is_secret = ?
-"""
-UPSERT_ITEM: Final = """
-    INSERT INTO config_items
-        (value_json, updated_at, updated_by, service, key, type, complexity, description, help_text, examples,
-         is_secret)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (service, key) DO UPDATE SET
-        value_json = excluded.value_json, updated_at = excluded.updated_at, updated_by = excluded.updated_by,
-        type = excluded.type, complexity = excluded.complexity, description = excluded.description,
-        help_text = excluded.help_text, examples = excluded.examples, is_secret = excluded.is_secret
-"""
-DELETE_ITEM: Final = "DELETE FROM config_items WHERE service = ? AND key = ?"
+    VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)
+"""  # noqa: S105  # a statement
 UPSERT_SECRET: Final = """
     INSERT INTO encrypted_secrets (service, key, ciphertext, nonce, key_id, created_at, updated_at)
     VALUES (?, ?, ?, ?, ?, ?, ?)

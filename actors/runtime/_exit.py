@@ -1,7 +1,8 @@
 """Why an actor ended."""
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class Ending(Enum):
@@ -12,8 +13,7 @@ class Ending(Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """Why an actor ended: told to its supervisor exactly once."""
 
     ending: Ending

@@ -1,6 +1,7 @@
 """Pykka's reference, which also refuses what would hang the loop or deadlock."""
 
 import asyncio
+import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -36,6 +37,8 @@ class Ref(pykka.ActorRef[A], Generic[A]):
 
     def __init__(self, actor: A) -> None:
         super().__init__(actor)
+        # Weak: whoever holds a reference does not keep the actor.
+        self.behind: weakref.ref[A] = weakref.ref(actor)
         self.started: LoopFuture[None] = LoopFuture()
         self.exited: LoopFuture[Exit] = LoopFuture()
 

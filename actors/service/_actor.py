@@ -3,21 +3,28 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from actors.bridge import BridgeActor
 from actors.cache import CacheActor, CacheEntry
 from actors.database import DatabaseActor
+from actors.events import ConfigChanged, StateChanged
 from actors.health import HealthActor, of_service
-from actors.process import Ended, SpawnFailed
-from actors.runtime import Actor, MailboxFull, OutcomeUnknown, Rejected
+from actors.output import Mask
+from actors.process import Command
+from actors.runtime import Actor, ActorDown, MailboxFull, OutcomeUnknown, Rejected
+from actors.service import _events as ev
 from actors.service._decision import Decision
+from actors.service._environment import worker_environment
+from actors.service._external import External, RestartFailed
 from actors.service._files import Mark, OlderSnapshot, WorkerFiles
-from actors.service._log import ServiceLog, in_seconds
+from actors.service._log import ServiceLog, why
 from actors.service._runner import Runner
 from actors.service._settings import Settings
+from actors.service._status import Shown
 from actors.service._surroundings import Surroundings
-from actors.service._worker import Worker
+from actors.service._wish import Wish
 from actors.signer import SignerActor, Unsigned
 from schemas.changes import ChangeAccepted, ConfigChange, ReadOnly
 from schemas.manifest import Service
@@ -25,6 +32,7 @@ from schemas.messages import ReportInvalid, StateMessage, VersionMark, read_appl
 from schemas.records import SealedSecret, StoredService
 from schemas.service_schema import ServiceSchema
 from schemas.states import RUNNING_STATES, Kind, Lifecycle
+from schemas.status import CommandRefused, ServiceStatus, Verb
 from schemas.types import JSON, ServiceName, Version
 
 logger = logging.getLogger(__name__)
@@ -32,11 +40,11 @@ logger = logging.getLogger(__name__)
 TRY_AGAIN = 1.0
 """Seconds until something is tried again that another part was not ready for."""
 
-SILENT_AFTER = 5.0
-"""Seconds after which a worker that has not said anything of itself is said to run without a word."""
-
 VERSIONS_PAUSE = 0.05
 """Seconds for which a state in which only versions have moved waits for more of that: each is published two or three times."""
+
+MAX_REASON = 500
+"""Characters of a control signal's reason; readers refuse longer ones."""
 
 CLEAR_AGAIN = 5.0
 LONGEST_CLEAR_AGAIN = 300.0
@@ -58,7 +66,10 @@ class ServiceActor(Actor):
         surroundings: Surroundings,
         loaded: tuple[StoredService, Mapping[str, SealedSecret]] | None = None,
     ) -> None:
-        """`loaded`: the row and the secrets, where the caller has just read them; else they are read at the start."""
+        """`loaded`: the row and the secrets, where the caller has just read them; else they are read at the start.
+
+        Who gives them also says when to `follow`: at the start of the program REST is to answer first.
+        """
         super().__init__()
         self._service = service
         self._name = ServiceName(service.name)
@@ -78,20 +89,28 @@ class ServiceActor(Actor):
             runtime=surroundings.runtime_folder / "services" / self._name,
             state=surroundings.data_folder / "state" / self._name,
         )
-        self._has_worker = service.kind is Kind.PROCESS
-        self._worker = Worker(on_change=self._tell_state)
-        self._runner = Runner(service, schema, surroundings, self._files, on_end=self._ended, log=self._log)
+        self._schema = schema
+        self._runner: Runner | None = None
+        self._external: External | None = None
+        self._shown: Shown | None = None
+        self._wish = Wish(surroundings.data_folder, service.name)
+        # The files of a worker are written for its start and for a change, which do not wait for one another's turn.
+        self._writing = asyncio.Lock()
         self._applied_topic = f"system/applied/{self._name}"
         self._followed: Mark | None = None
+        self._begun = False
+        self._mask = Mask()
+        self._since = datetime.now(UTC)
         self._given: dict[str, str] | None = None
-        self._started_with: dict[str, JSON] = {}
         self._published: VersionMark | None = None
+        self._noted: VersionMark | None = None
         self._reported: VersionMark | None = None
+        self._diverged: tuple[str, ...] = ()
         # Reports are not believed between a worker's end and the moment our clearing of its topic came back.
         self._deaf: set[str] = set()
         self._clear_after = CLEAR_AGAIN
         self._complaint: object = None
-        self._life_told: object = None
+        self._life_told: object = self
         self._state_due = False
         self._unopened: tuple[str, ...] = ()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -99,25 +118,73 @@ class ServiceActor(Actor):
     # -- life
 
     async def on_start(self) -> None:
-        if self._has_worker:
+        kind, around = self._service.kind, self._with
+        if kind is Kind.PROCESS:
             await self._files.create()
+        follow_now = self._loaded is None
         await self._settings.load(self._loaded)
         self._loaded = None
-        if self._has_worker:
-            self._worker.wanted = True
-            self._clear_reports()
-        self._soon(self.follow)
+        if kind is Kind.PROCESS:
+            self._take_over(self._wish.wanted())
+        else:
+            around.fleet.enter(self._name, lambda _: None)
+        if kind is Kind.EXTERNAL:
+            self._external = External(
+                self._service,
+                believes_reports=around.believes_reports,
+                command=self._restart_command,
+                signal=self._signal_restart,
+                run=self.spawn,
+                on_change=self._tell_state,
+                clean=self._clean,
+                log=self._log,
+            )
+            self._external.start()
+        if follow_now:
+            self._soon(self.follow)
         self._tell_state()
 
-    async def on_stop(self) -> None:
-        await self.shut_down()
+    def _take_over(self, wanted: bool) -> None:
+        """Begin the worker's life, with the process that is there, if there is one."""
+        self._runner = runner = Runner(
+            self._service,
+            self._schema,
+            self._with,
+            self._files,
+            wanted=wanted,
+            prepare=self._prepare,
+            run=self.spawn,
+            on_change=self._tell_state,
+            on_end=self._ended,
+            log=self._log,
+        )
+        self._shown = Shown(runner.life)
+        self._with.fleet.enter(self._name, runner.feed)
+        # Its secrets are struck out of its output from the first line on.
+        runner.hide(self._settings.secrets().values())
+        if not runner.adopt():
+            self._clear_reports()
 
-    async def on_failure(self, *_reason: object) -> None:
-        # Nobody would take its end, and the next incarnation starts its own.
-        if self._worker.running:
-            self._log.warning("killed, to be started anew by its actor, which has failed")
-        self._runner.kill()
-        await self._runner.gone()
+    async def on_stop(self) -> None:
+        self._tell_news()
+        if self._with.holding.leaving:
+            if self._runner is not None:
+                await self._runner.settled()
+        else:
+            await self.shut_down()
+        self._leave()
+
+    def on_failure(self, *_reason: object) -> None:
+        self._tell_news()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._runner is not None:
+            self._runner.let_go()
+        else:
+            self._with.fleet.leave(self._name)
+        if self._external is not None:
+            self._external.close()
 
     # -- asked
 
@@ -144,21 +211,47 @@ class ServiceActor(Actor):
 
     async def shut_down(self) -> None:
         """End the worker and wait until it is gone; it is killed after its grace, or when the owner hurries."""
-        if not self._has_worker:
+        if self._runner is not None:
+            await self._runner.shut_down()
+
+    def configure(self, service: Service) -> None:
+        """Go by another entry of the manifest, which differs in what only the supervisor goes by; the worker is left alone."""
+        self._service = service
+        if self._runner is not None:
+            self._runner.configure(service)
+        if self._external is not None:
+            self._external.configure(service)
+        self._tell_state()
+
+    async def command(self, verb: Verb, by: str, reason: str | None) -> None:
+        """Take what the owner wants, on disk when this returns; what comes of it is seen in the state.
+
+        Raises:
+            CommandRefused: it makes no sense here, or cannot be written down; nothing happened.
+        """
+        why_ = f": {self._clean(reason)}" if reason else ""
+        if self._external is not None and verb is Verb.RESTART:
+            try:
+                await self._external.restart(f"restarted by {by}{why_}")
+            except RestartFailed as error:
+                raise CommandRefused(f"{self._name} cannot be restarted: {error}") from error
             return
-        self._worker.given_up("the supervisor stops")
-        self._terminate("the supervisor stops", "asked to end: the supervisor stops")
-        gone = asyncio.ensure_future(self._runner.gone())
-        hurried = asyncio.ensure_future(self._with.hurry.wait())
-        try:
-            await asyncio.wait({hurried, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not gone.done():
-                self._log.warning("killed: the supervisor was asked a second time to stop")
-            self._runner.kill()
-            await gone
-        finally:
-            hurried.cancel()
-            gone.cancel()
+        if self._runner is None:
+            who = "has no worker" if self._external is None else "is run by somebody else"
+            raise CommandRefused(f"{self._name} {who}, so there is nothing here to {verb}")
+        runner, wanted = self._runner, verb is not Verb.STOP
+        if runner.life.wanted != wanted:
+            try:
+                await self._wish.keep(wanted, by)
+            except OSError as error:
+                raise CommandRefused(f"what is wanted of {self._name} cannot be written down: {why(error)}") from error
+        past = {Verb.START: "started", Verb.STOP: "stopped", Verb.RESTART: "restarted"}[verb]
+        events: dict[Verb, Callable[[str], ev.Event]] = {
+            Verb.START: ev.Start,
+            Verb.STOP: ev.Stop,
+            Verb.RESTART: ev.Restart,
+        }
+        runner.feed(events[verb](f"{past} by {by}{why_}"))
 
     # -- told
 
@@ -168,33 +261,60 @@ class ServiceActor(Actor):
             try:
                 await self._settings.refresh()
             except ReadOnly:
+                self._tell_news()
                 self._once(TRY_AGAIN, self.follow)
                 return
         mark = self._settings.mark
         if mark == self._followed:
+            self._tell_news()
             return
         row, wire = self._settings.row, self._settings.wire
         entry = CacheEntry(self._name, wire.canonical, wire.checksum, row.version)
-        self._with.contents.update(row.config_epoch, self._settings.revision, entry)
-        # Where it is down: it looks at the contents when it starts.
-        self._with.cache.tell(CacheActor.changed)
-        secrets: dict[str, str] = {}
-        if self._has_worker:
+        if self._with.contents.update(row.config_epoch, self._settings.revision, entry):
+            # Where it is down: it looks at the contents when it starts.
+            self._with.cache.tell(CacheActor.changed)
+        if self._runner is not None:
             try:
-                secrets = await self._give_secrets(anew=False)
+                async with self._writing:
+                    await self._give_secrets(anew=False)
             except OSError as error:
+                self._tell_news()
                 self._complain(f"version {row.version} is not published, since its secrets cannot be written: {error}")
                 self._once(TRY_AGAIN, self.follow)
                 return
         else:
-            self._settings.secrets()
+            self._mask = self._mask.adding(self._settings.secrets().values())
             self._tell_unopened()
         # After the secrets: a worker that hears of a version finds them there.
-        first, self._followed = self._followed is None, mark
+        self._followed = mark
         self._publish()
         self._tell_state()
-        if self._has_worker:
-            await self._keep_in_step(secrets, "started with the supervisor" if first else "a setting was changed")
+        # The bridge publishes in the next turn, and somebody may wait for that; nobody does for a line.
+        await asyncio.sleep(0)
+        self._tell_news()
+        if self._runner is not None:
+            await self._keep_in_step(self._runner)
+
+    def _tell_news(self) -> None:
+        """Log and announce the versions that were made since the last time, each line under its own request's id.
+
+        Not where they are made: whoever asked for one waits there, and this costs a tenth of the rest.
+        """
+        for news in self._settings.take_news():
+            row, decision = news.row, news.decision
+            told = decision.told() or news.reason
+            news.context.run(self._log.info, "version %d by %s: %s", row.version, row.updated_by, told)
+            self._with.events.publish(
+                ConfigChanged(
+                    service=self._name,
+                    version=row.version,
+                    config_epoch=row.config_epoch,
+                    revision=news.revision,
+                    keys=tuple(dict.fromkeys([*(entry.key for entry in decision.history), *decision.secrets])),
+                    changed_by=row.updated_by,
+                    reason=news.reason or "",
+                )
+            )
 
     def tell_again(self) -> None:
         """Tell the bridge everything that it may have missed, as after a restart of it."""
@@ -203,32 +323,6 @@ class ServiceActor(Actor):
         for topic in self._deaf:
             self._retain(topic, b"")
         self.publish_state()
-
-    async def start_worker(self, reason: str) -> None:
-        """Spawn the worker, if it is wanted and does not run."""
-        if self._worker.running or not self._worker.wanted:
-            return
-        try:
-            await self._files.create(self._with.restore_folders)
-            secrets = await self._give_secrets()
-            await self._write_snapshot()
-            instance = self._runner.start(secrets.values())
-        except (SpawnFailed, OSError, Rejected, OutcomeUnknown, ValueError) as error:
-            delay = self._worker.not_spawned(f"it cannot be started: {_why(error)}")
-            self._log.error(  # no traceback for a person's mistake
-                "cannot be started: %s; tried again %s", _why(error), in_seconds(delay)
-            )
-            self._once(delay, self.start_worker, "tried again")
-            return
-        self._started_with = self._settings.known_at_start_only(secrets)
-        self._worker.spawned(instance, reason)
-        self._log.info("started, pid %d (%s)", instance.pid, reason)
-        self._once(SILENT_AFTER, self.silent, instance.name)
-
-    def silent(self, instance: str) -> None:
-        """Take that this instance has had its time to say something."""
-        if self._worker.instance is not None and self._worker.instance.name == instance:
-            self._worker.silent(f"running; it has not said on {self._service.health_topic} that it is ready")
 
     def health(self, payload: bytes) -> None:
         """Take what came on the worker's health topic."""
@@ -239,15 +333,11 @@ class ServiceActor(Actor):
         except ReportInvalid as error:
             self._complain(f"what the worker reports on {self._service.health_topic} is {error}")
             return
-        said = self._runner.masked(health.err or health.event or ("healthy" if health.ok else "unhealthy"))
-        before = self._worker.state
-        self._worker.healthy(health.ok, said)
-        if self._worker.state is before:
-            return
-        if not health.ok:
-            self._log.warning("unhealthy: %s", said)
-        else:
-            self._log.info("ready" if before is Lifecycle.STARTING else "healthy again")
+        said = self._clean(health.err or health.event or ("healthy" if health.ok else "unhealthy"))
+        if self._runner is not None:
+            self._runner.heard(health.ok, said)
+        elif self._external is not None:
+            self._external.heard(health.ok, said)
 
     def applied(self, payload: bytes) -> None:
         """Take what came on the service's applied topic."""
@@ -258,19 +348,18 @@ class ServiceActor(Actor):
         except ReportInvalid as error:
             self._complain(f"what the worker reports on {self._applied_topic} is {error}")
             return
-        instance = self._worker.instance
-        ours = not self._has_worker or report.instance is None or (instance and instance.name == report.instance)
+        runner = self._runner
+        ours = runner is None or report.instance in {None, runner.life.instance}
         if not ours or report.service != self._name:
             return
         if not report.ok:
-            error_text = self._runner.masked(report.error or "it does not say why")
+            error_text = self._clean(report.error or "it does not say why")
             self._complain(f"the worker could not apply version {report.version}: {error_text}")
         elif report.config_epoch is not None and report.version is not None:
-            self._reported, before = (
-                VersionMark(config_epoch=report.config_epoch, version=report.version),
-                self._reported,
-            )
-            if self._reported != before:
+            before = self._reported, self._diverged
+            self._reported = VersionMark(config_epoch=report.config_epoch, version=report.version)
+            self._diverged = tuple(map(self._clean, report.restart_required or ()))
+            if (self._reported, self._diverged) != before:
                 self._tell_state()
 
     def published(self, config_epoch: str, version: int) -> None:
@@ -279,10 +368,6 @@ class ServiceActor(Actor):
         if mark == self._published:
             return
         self._published = mark
-        row = self._settings.row
-        if config_epoch == row.config_epoch and (row.published_version or 0) < version:
-            # Where it is lost, the next start publishes once more.
-            self._with.database.tell(DatabaseActor.acknowledge, ((self._name, Version(version)),))
         self._tell_state()
 
     def clear_again(self) -> None:
@@ -295,6 +380,15 @@ class ServiceActor(Actor):
 
     # -- the worker
 
+    async def _prepare(self) -> Mapping[str, JSON]:
+        """Write what the next instance is given; the settings that it will read at its start alone."""
+        async with self._writing:
+            if not self._files.intact(self._settings.mark, self._given, self._with.public_keys):
+                await self._files.create(self._with.restore_folders)
+                await self._give_secrets()
+                await self._write_snapshot()
+            return self._settings.known_at_start_only(self._given or {})
+
     async def _give_secrets(self, *, anew: bool = True) -> dict[str, str]:
         """Write the credential files; whatever is in them is struck out of the output from before on.
 
@@ -302,7 +396,8 @@ class ServiceActor(Actor):
         """
         secrets = self._settings.secrets()
         self._tell_unopened()
-        self._runner.hide(secrets.values())
+        if self._runner is not None:
+            self._runner.hide(secrets.values())
         if anew or secrets != self._given:
             self._given = None
             await self._files.write_credentials(secrets)
@@ -332,47 +427,66 @@ class ServiceActor(Actor):
         except (OSError, Rejected, OutcomeUnknown) as error:
             if not self._files.has_snapshot(mark):
                 raise
-            self._log.warning("the snapshot is not written anew: %s", _why(error))
+            self._log.warning("the snapshot is not written anew: %s", why(error))
 
-    async def _keep_in_step(self, secrets: Mapping[str, str], reason: str) -> None:
+    async def _keep_in_step(self, runner: Runner) -> None:
         """Have the worker run with the present settings; it hears of the live ones by itself."""
-        if not self._worker.running:
-            # Also while it backs off: the change may be the cure.
-            self._soon(self.start_worker, reason)
+        if not self._begun:
+            self._begun = True
+            runner.feed(ev.Begin("started with the supervisor"))
+        else:
+            # The change may be the cure of one that is down.
+            runner.feed(ev.Retry("a setting was changed"))
+        if runner.life.instance is None:
             return
-        values = self._settings.known_at_start_only(secrets)
-        changed = [key for key in {**self._started_with, **values} if self._started_with.get(key) != values.get(key)]
-        if changed:
-            keys = ", ".join(changed)
-            self._terminate(f"restarted for {keys}", f"restarts for {keys}")
+        if changed := runner.outdated(self._settings.known_at_start_only(self._given or {})):
+            runner.feed(ev.Renew(f"restarted for {changed}"))
             return
+        if not runner.prepared:
+            return  # its start writes it
         try:
-            await self._write_snapshot()
+            async with self._writing:
+                await self._write_snapshot()
         except (OSError, Rejected, OutcomeUnknown, ValueError) as error:
             # The next start does it, or says that it cannot be done.
-            self._log.warning("the snapshot is not written: %s", _why(error))
+            self._log.warning("the snapshot is not written: %s", why(error))
 
-    def _terminate(self, reason: str, told: str) -> None:
-        if self._worker.asked_to_end(reason):
-            self._log.info("%s", told)
-            self._runner.terminate()
-
-    def _ended(self, ended: Ended) -> None:
-        """Take the worker's end: at once and not in turn, so that the state is never behind what is."""
+    def _ended(self) -> None:
+        """Take the worker's end: what it reported goes with it."""
         self._reported = None
-        asked = self._worker.state is Lifecycle.STOPPING
-        delay = self._worker.ended(str(ended))
+        self._diverged = ()
         self._clear_reports()
-        if asked or delay is None:
-            self._log.info("ended (%s)", ended)
-        else:
-            self._log.warning("%s; it is started again %s", ended, in_seconds(delay))
-        if delay is None:
-            return
-        if not asked:
-            self._once(delay, self.start_worker, f"started again after it {ended}")
-        else:
-            self._once(delay, self.start_worker, self._worker.reason)
+
+    # -- one that somebody else runs
+
+    def _restart_command(self, argv: tuple[str, ...]) -> Command:
+        return Command(
+            argv,
+            self._service.cwd,
+            worker_environment(
+                self._with.environment,
+                settings=(),
+                passed=self._service.pass_environment,
+                declared=self._service.environment,
+                given={"TARS_SERVICE": self._name},
+            ),
+        )
+
+    async def _signal_restart(self, reason: str) -> None:
+        mark = self._settings.mark
+        try:
+            payload = await self._with.signer.ask(
+                SignerActor.sign_control,
+                self._name,
+                "restart",
+                reason=reason[:MAX_REASON],
+                config_epoch=mark.config_epoch,
+                version=mark.version,
+            )
+        except (Rejected, OutcomeUnknown, ValueError) as error:
+            raise RestartFailed(f"the control signal cannot be signed: {error}") from error
+        if not self._with.bridge.tell(BridgeActor.send, f"system/control/{self._name}", payload):
+            raise RestartFailed("the control signal cannot be sent: the bridge to the broker is down")
 
     # -- reports
 
@@ -389,6 +503,10 @@ class ServiceActor(Actor):
             self._deaf.discard(topic)
         return bool(payload) and topic not in self._deaf
 
+    def _clean(self, text: str) -> str:
+        """Strike the service's secrets out."""
+        return self._mask.clean(text) if self._runner is None else self._runner.output.clean(text)
+
     def _complain(self, what: str) -> None:
         """Log it, unless it was the last that was logged: a worker repeats itself."""
         if what != self._complaint:
@@ -403,37 +521,83 @@ class ServiceActor(Actor):
 
     def _tell_state(self) -> None:
         """Show and publish the state: the worker's at once; where only versions have moved, soon, with those that follow."""
-        worker = self._worker
-        life = (worker.state, worker.instance, worker.reason, worker.restarts)
-        if life != self._life_told:
-            self._life_told = life
+        shown = self._life_shown()
+        if shown != self._life_told:
+            self._life_told = shown
             self.publish_state()
         elif not self._state_due:
             self._state_due = True
             self.later(VERSIONS_PAUSE, self.publish_state)
 
+    def _life_shown(self) -> object:
+        if self._runner is not None:
+            life = self._runner.life
+            return life.state, life.instance, life.pid, life.reason, life.restarts, tuple(life.ends)
+        if self._external is not None:
+            return self._external.state, self._external.reason, self._external.restarts
+        return None
+
     def publish_state(self) -> None:
         """Put the present state on the board and on the broker."""
         self._state_due = False
-        worker, row, kind = self._worker, self._settings.row, self._service.kind
-        message = StateMessage(
-            service=self._name,
-            kind=kind,
-            state={Kind.EXTERNAL: Lifecycle.EXTERNAL, Kind.CONFIG_ONLY: Lifecycle.CONFIG_ONLY}.get(kind, worker.state),
-            since=worker.since,
-            reason=worker.reason if self._has_worker else "",
-            instance=worker.instance and worker.instance.name,
-            pid=worker.instance and worker.instance.pid,
-            restarts=worker.restarts,
-            desired=VersionMark(config_epoch=row.config_epoch, version=row.version),
-            published=self._published,
-            reported=self._reported,
+        self._with.board.statuses[self._name] = status = self._status()
+        message = StateMessage(**{key: getattr(status, key) for key in StateMessage.model_fields})
+        self._with.board.states[self._name], before = message, self._with.board.states.get(self._name)
+        if message != before:
+            self._retain(f"system/state/{self._name}", message.model_dump_json().encode())
+            self._with.events.publish(StateChanged(message))
+        self._note_published()
+
+    def _status(self) -> ServiceStatus:
+        row = self._settings.row
+        common: dict[str, Any] = {
+            "service": self._name,
+            "kind": self._service.kind,
+            "desired": VersionMark(config_epoch=row.config_epoch, version=row.version),
+            "published": self._published,
+            "reported": self._reported,
+            "diverged": self._diverged,
+        }
+        if self._runner is None or self._shown is None:
+            external = self._external
+            return ServiceStatus(
+                **common,
+                state=Lifecycle.CONFIG_ONLY if external is None else external.state,
+                since=self._since if external is None else external.since,
+                reason="" if external is None else external.reason,
+                wanted=external is not None,
+                restarts=0 if external is None else external.restarts,
+            )
+        life, shown = self._runner.life, self._shown
+        return ServiceStatus(
+            **common,
+            state=life.state,
+            since=life.since.wall,
+            reason=life.reason,
+            wanted=life.wanted,
+            instance=life.instance,
+            pid=life.pid,
+            started_at=shown.started_at,
+            ready_at=shown.ready_at,
+            restarts=life.restarts,
+            ends=shown.ends,
+            waits_for=self._with.fleet.waits_for(self._name) if life.state is Lifecycle.WAITING else (),
+            due=shown.due,
         )
-        self._with.board.states[self._name] = message
-        self._retain(f"system/state/{self._name}", message.model_dump_json().encode())
+
+    def _note_published(self) -> None:
+        """Have the store note what the broker has. Where that is lost, the next start publishes once more."""
+        published, row = self._published, self._settings.row
+        if published is None or published == self._noted or published.config_epoch != row.config_epoch:
+            return
+        if (row.published_version or 0) < published.version:
+            self._with.database.tell(DatabaseActor.acknowledge, ((self._name, Version(published.version)),))
+        self._noted = published
 
     def _retain(self, topic: str, content: bytes | Unsigned, token: object = None) -> None:
-        if not self._with.bridge.tell(BridgeActor.retain, topic, content, token):
+        try:
+            self._with.bridge.call(BridgeActor.retain, topic, content, token)
+        except ActorDown:
             self._once(TRY_AGAIN, self.tell_again)
 
     def _soon(self, method: Callable[..., Any], *args: Any) -> None:
@@ -451,18 +615,12 @@ class ServiceActor(Actor):
         self._timers[method.__name__] = self.later(seconds, method, *args)
 
     def _sentence(self, decision: Decision) -> str:
-        if not self._has_worker:
+        if self._runner is None:
             return "Saved."
-        if (decision.restart or decision.live) and self._worker.state not in RUNNING_STATES:
+        if (decision.restart or decision.live) and self._runner.life.state not in RUNNING_STATES:
             return "Saved. The worker starts with it."
         if decision.restart:
             return f"Saved. The worker restarts for: {', '.join(decision.restart)}."
         if decision.live:
             return f"Saved. The worker takes over while running: {', '.join(decision.live)}."
         return "Saved. What the worker runs with is the same."
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'} cannot be used: {error.strerror}"
-    return str(error)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
 from tars_config.wire import MAX_CONFIG_BYTES, canonical
 
 from schemas.changes import ConfigChange, OverriddenByEnvironment
@@ -36,8 +37,7 @@ class InForce:
     reveal: Callable[[str], str | None] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class OnWire:
+class OnWire(Struct, frozen=True):
     """A configuration as it is signed and sent: defaults overlaid by the database layer."""
 
     config: Mapping[str, JSON]
@@ -98,11 +98,13 @@ def decide(schema: ServiceSchema, now: InForce, change: ConfigChange) -> Decisio
         ConfigInvalid: with every problem, unknown keys among them.
         OverriddenByEnvironment: it changes what the environment sets.
     """
-    shown = run_with(schema, now)
+    # What a GET shows, but for secrets; every other mapping here has only the keys that differ from it.
+    before = {**schema.effective(now.stored), **now.overrides}
     plain = {key: value for key, value in change.config.items() if key not in schema.secret_keys}
     secrets = _changed_secrets(schema, now, change.config)
-    stored = _patched(schema, now, plain) if change.merge else _replaced(schema, now, plain, shown)
-    _refuse_overridden(schema, now, plain=plain, shown=shown, stored=stored, secrets=secrets)
+    stored = _patched(schema, now, plain) if change.merge else _replaced(now, plain, before)
+    if now.overridden:
+        _refuse_overridden(schema, now, plain=plain, shown=before, stored=stored, secrets=secrets)
 
     # Unknown keys are not in the model; they go to the check as they came, to be named by it.
     unknown = {key: value for key, value in plain.items() if key not in schema.fields}
@@ -122,9 +124,14 @@ def decide(schema: ServiceSchema, now: InForce, change: ConfigChange) -> Decisio
         for key in {**now.stored, **stored}
         if not _same(now.stored.get(key, ABSENT), stored.get(key, ABSENT))
     )
-    before = {**schema.effective(now.stored), **now.overrides}
-    after = {**wire.config, **now.overrides}
-    moved = [key for key in schema.keys if key in secrets or not _same(before.get(key), after.get(key))]
+    after = wire.config
+    # Defaults and environment are the same before and after: only what is stored can make a difference.
+    moved = {
+        change.key
+        for change in history
+        if change.key not in now.overrides and not _same(before.get(change.key), after.get(change.key))
+    }
+    moved.update(secrets)
     return Decision(
         stored=stored,
         wire=wire,
@@ -132,25 +139,28 @@ def decide(schema: ServiceSchema, now: InForce, change: ConfigChange) -> Decisio
         items=tuple(_item(schema, change.key, wire.config.get(change.key, ABSENT)) for change in history)
         + tuple(_item(schema, key, SECRET_MARK if value is not None else None) for key, value in secrets.items()),
         secrets=secrets,
-        live=tuple(key for key in moved if key not in schema.restart_keys),
-        restart=tuple(key for key in moved if key in schema.restart_keys),
+        live=tuple(key for key in schema.keys if key in moved and key not in schema.restart_keys),
+        restart=tuple(key for key in schema.keys if key in moved and key in schema.restart_keys),
     )
 
 
-def _replaced(
-    schema: ServiceSchema, now: InForce, plain: Mapping[str, Any], shown: Mapping[str, JSON]
-) -> dict[str, Any]:
+def _replaced(now: InForce, plain: Mapping[str, Any], shown: Mapping[str, JSON]) -> dict[str, Any]:
     """PUT: the whole object. What is left out returns to its default; what was not set and is sent back stays unset."""
     stored: dict[str, Any] = {}
-    for key in schema.keys:
-        if key in schema.secret_keys:
+    for key, value in shown.items():
+        if key not in plain:
             continue
         if key in now.overridden:
             # Unchanged, or refused below.
-            if key in now.stored and key in plain:
+            if key in now.stored:
                 stored[key] = now.stored[key]
-        elif key in plain and (key in now.stored or not _same(plain[key], shown[key])):
+        elif key in now.stored:
             stored[key] = plain[key]
+        else:
+            given = plain[key]
+            # Of one type, as nearly all are, it takes no call to see that nothing differs.
+            if (type(given) is not type(value) or given != value) and not _same(given, value):
+                stored[key] = given
     return stored
 
 
@@ -170,10 +180,9 @@ def _patched(schema: ServiceSchema, now: InForce, plain: Mapping[str, Any]) -> d
 def _changed_secrets(schema: ServiceSchema, now: InForce, config: Mapping[str, Any]) -> dict[str, Any]:
     """Secrets that are set or deleted: absent and mask mean unchanged, null deletes, anything else sets."""
     changed: dict[str, Any] = {}
-    for key in schema.keys:
-        if key not in schema.secret_keys or key not in config or config[key] == SECRET_MARK:
+    for key, value in config.items():
+        if key not in schema.secret_keys or value == SECRET_MARK:
             continue
-        value = config[key]
         if value is None:
             if key in now.secrets:
                 changed[key] = None
@@ -191,7 +200,7 @@ def _refuse_overridden(
     stored: Mapping[str, Any],
     secrets: Mapping[str, Any],
 ) -> None:
-    refused = [
+    refused = tuple(
         key
         for key in schema.keys
         if key in now.overridden
@@ -200,9 +209,9 @@ def _refuse_overridden(
             or (key in plain and not _same(plain[key], shown[key]))
             or (key in now.stored and key not in stored)
         )
-    ]
+    )
     if refused:
-        raise OverriddenByEnvironment(tuple(refused))
+        raise OverriddenByEnvironment(refused)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -42,7 +42,7 @@ class WorkerFiles:
 
     async def create(self, first: Callable[[], None] = lambda: None) -> None:
         """Make the folders that are missing, after `first` has been done."""
-        await _in_thread(self._create, first)
+        await in_thread(self._create, first)
 
     async def write_snapshot(self, update: bytes, mark: Mark) -> None:
         """Replace the snapshot by `update`, which is of the version `mark`.
@@ -50,15 +50,27 @@ class WorkerFiles:
         Raises:
             OlderSnapshot: see there; the newer one stays.
         """
-        await _in_thread(self._write_snapshot, update, mark)
+        await in_thread(self._write_snapshot, update, mark)
 
     def has_snapshot(self, mark: Mark) -> bool:
         """Whether the snapshot of this version is there."""
         return self._written == mark and self.snapshot.exists()
 
+    def intact(self, mark: Mark, credentials: Mapping[str, str] | None, *others: Path) -> bool:
+        """Whether what was written is there as it was, as far as a look at the names tells, and `others`: a start that
+        follows on another has nothing to write.
+        """
+        if self._written != mark or credentials is None:
+            return False
+        try:
+            names = set(os.listdir(self.credentials))  # noqa: PTH208  # a tenth of the time
+        except OSError:
+            return False
+        return names == credentials.keys() and all(path.exists() for path in (self.snapshot, self.state, *others))
+
     async def write_credentials(self, values: Mapping[str, str]) -> None:
         """Make the credential files exactly these: key to value. Each is replaced as a whole."""
-        await _in_thread(self._write_credentials, values)
+        await in_thread(self._write_credentials, values)
 
     def _create(self, first: Callable[[], None]) -> None:
         first()
@@ -120,7 +132,7 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
         raise
 
 
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
         return await asyncio.shield(work)

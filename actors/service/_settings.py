@@ -3,6 +3,8 @@
 import contextlib
 import uuid
 from collections.abc import Mapping
+from contextvars import Context, copy_context
+from typing import NamedTuple
 
 from actors.board import Board
 from actors.database import DatabaseActor, StoreUnavailable, UnknownService, VersionMismatch
@@ -19,6 +21,16 @@ from schemas.service_schema import ServiceSchema
 from schemas.types import JSON, Revision, ServiceName
 
 SETTLING_ATTEMPTS = 5
+
+
+class News(NamedTuple):
+    """A version that was made, and the context variables of who asked for it."""
+
+    context: Context
+    row: StoredService
+    decision: Decision
+    revision: Revision
+    reason: str | None
 
 
 class Settings:
@@ -57,6 +69,7 @@ class Settings:
         self.revision = Revision(0)
         self.doubtful = False
         """What is held may not be what the store holds: `refresh` before anything is derived from it."""
+        self._news: list[News] = []
         self.unopened: tuple[str, ...] = ()
         """What `secrets` could not open when it was last called: a sentence for each."""
 
@@ -93,6 +106,11 @@ class Settings:
         """The values, secrets included, that a worker reads when it starts and never again."""
         values = {**self.wire.config, **self._overrides, **secrets}
         return {key: values[key] for key in self._schema.keys if key in self._schema.restart_keys and key in values}
+
+    def take_news(self) -> "list[News]":
+        """Give the versions that were made since the last time."""
+        news, self._news = self._news, []
+        return news
 
     # -- change
 
@@ -228,7 +246,7 @@ class Settings:
             request_id=change.request_id,
         )
         self.revision = committed.revision
-        self._log.info("version %d by %s: %s", row.version, row.updated_by, decision.told() or change.reason)
+        self._news.append(News(copy_context(), row, decision, committed.revision, change.reason))
         secrets = {**self._secrets, **sealed}
         self._hold(row, {key: value for key, value in secrets.items() if value is not None}, decision.wire)
         return committed

@@ -11,10 +11,14 @@ from actors.board import Board
 from actors.bridge import BridgeActor
 from actors.cache import CacheActor, CacheContents
 from actors.database import DatabaseActor
+from actors.events import Events
 from actors.files import write_atomically
 from actors.health import HealthActor
+from actors.holding import Holding
+from actors.output import Outputs
 from actors.runtime import Handle
 from actors.service._files import make_private
+from actors.service._fleet import Fleet
 from actors.signer import SignerActor
 from actors.vault import Vault
 from schemas.manifest import Service
@@ -46,6 +50,13 @@ class Surroundings:
     """What is in that file."""
     runtime_folder: Path
     data_folder: Path
+    holding: Holding
+    """Starts processes, and has those that an earlier supervisor started."""
+    outputs: Outputs
+    fleet: Fleet
+    events: Events
+    believes_reports: bool = False
+    """Whether nobody but a worker can write to its health topic, so that what comes there may lead to a restart."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the owner asked a second time to end: workers are killed instead of waited for."""
 
@@ -59,6 +70,7 @@ class Surroundings:
         Blocks for small files. Raises OSError, also where somebody else has made the folder meanwhile.
         """
         make_private(self.instances)
+        self.holding.restore()
         status = self.runtime_folder.stat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise PermissionError(errno.EPERM, "it is not this user's alone", str(self.runtime_folder))
@@ -67,4 +79,4 @@ class Surroundings:
 
     def environment_of(self, service: Service) -> Mapping[str, str]:
         """The variables that override the settings of this service's worker: what its manifest sets wins."""
-        return {**self.environment, **service.environment}
+        return {**self.environment, **service.environment} if service.environment else self.environment

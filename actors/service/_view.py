@@ -1,4 +1,4 @@
-"""A service's finished answer to GET."""
+"""A service's answer to GET."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,34 +6,35 @@ from typing import Any
 
 import orjson
 
-from actors.board import ServiceView
+from actors.board import Representation, ServiceView
 from actors.service._decision import InForce, run_with
 from schemas.records import StoredService
 from schemas.service_schema import ServiceSchema
 
 
 def make_view(schema: ServiceSchema, now: InForce, row: StoredService, environment: Mapping[str, str]) -> ServiceView:
-    """Render both bodies, with and without `fields`."""
-    head: dict[str, Any] = {
-        "service": row.service,
-        "config": run_with(schema, now),
-        "version": row.version,
-        "updated_at": row.updated_at,
-        "config_epoch": row.config_epoch,
-    }
-    short = orjson.dumps(head)
-    fields = schema.describe(stored=now.stored, environment=environment, secrets_set=now.secrets)
-    # One object with one more member; the head's own bytes are not made twice.
-    full = short[:-1] + b',"fields":' + orjson.dumps(fields) + b"}"
-    return ServiceView(
-        service=row.service,
-        version=row.version,
-        config_epoch=row.config_epoch,
-        body=full,
-        etag=_etag(row, full),
-        body_without_fields=short,
-        etag_without_fields=_etag(row, short),
-    )
+    """Give what a GET answers. All of it is immutable, so rendering it later gives the same."""
+
+    def short() -> tuple[bytes, str]:
+        head: dict[str, Any] = {
+            "service": row.service,
+            "config": run_with(schema, now),
+            "version": row.version,
+            "updated_at": row.updated_at,
+            "config_epoch": row.config_epoch,
+        }
+        body = orjson.dumps(head)
+        return body, _etag(row, body)
+
+    without_fields = Representation(short)
+
+    def full() -> tuple[bytes, str]:
+        fields = schema.describe(stored=now.stored, environment=environment, secrets_set=now.secrets)
+        # One object with one more member; the head's own bytes are not made twice.
+        body = without_fields.body[:-1] + b',"fields":' + orjson.dumps(fields) + b"}"
+        return body, _etag(row, body)
+
+    return ServiceView(row.service, row.version, row.config_epoch, Representation(full), without_fields)
 
 
 def _etag(row: StoredService, body: bytes) -> str:

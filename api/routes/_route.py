@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from litestar import Request
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import Scope
+from litestar.types import ASGIApp, Receive, Scope
 
 from api.documents import Operation
 from api.headers import fields
@@ -14,36 +14,66 @@ from api.responses import Finished
 from api.tokens import Identity, Tokens
 from schemas.states import Role
 
-Method = Literal["GET", "PUT", "PATCH"]
-Bare = Request[Any, Any, Any]
-Handler = Callable[[Bare], Awaitable[Finished]]
-Authorized = Callable[[Bare, Identity], Awaitable[Finished]]
+Method = Literal["GET", "PUT", "PATCH", "POST"]
+Read = Callable[[Scope], Finished]
+"""Answers a GET from memory: it neither waits nor asks, nor writes a line of log. The path's parameter is in the scope."""
+Change = Callable[[Scope, Receive], Awaitable[Finished]]
+"""Reads a request's content and answers it."""
+AuthorizedRead = Callable[[Scope, Identity], Finished]
+AuthorizedChange = Callable[[Scope, Receive, Identity], Awaitable[Finished]]
+AuthorizedWait = Callable[[Scope, Identity], Awaitable[ASGIApp]]
+"""Answers a GET that something has to be waited for, or whose answer is a `Stream`."""
 
+_Bare = Request[Any, Any, Any]
 _OPERATION = "operation"
+_CALL = "call"
 
 
-def open_route(method: Method, path: str, operation: Operation, handler: Handler) -> HTTPRouteHandler:
-    """A route that asks nobody who they are."""
-    assert operation.role is None, "a route with a role is made with `route`"
-
-    async def handle(request: Bare) -> Finished:
-        return await handler(request)
-
-    return _litestar(method, path, operation, handle)
+def open_read(path: str, operation: Operation, answer: Read) -> HTTPRouteHandler:
+    """A GET that asks nobody who they are."""
+    assert operation.role is None, "a route with a role is made with `read`"
+    return _read(path, operation, answer)
 
 
-def route(method: Method, path: str, operation: Operation, handler: Authorized, tokens: Tokens) -> HTTPRouteHandler:
-    """A route for those with `operation.role`; `handler` gets who it is.
+def read(path: str, operation: Operation, answer: AuthorizedRead, tokens: Tokens) -> HTTPRouteHandler:
+    """A GET for those with `operation.role`; `answer` gets who it is."""
+    role = operation.role
+    assert role is not None, "a route without a role is made with `open_read`"
+
+    def authorized(scope: Scope) -> Finished:
+        return answer(scope, authorize(scope, tokens, role))
+
+    return _read(path, operation, authorized)
+
+
+def waiting_read(path: str, operation: Operation, answer: AuthorizedWait, tokens: Tokens) -> HTTPRouteHandler:
+    """A GET for those with `operation.role`, which Litestar answers: the table holds only what needs no waiting."""
+    role = operation.role
+    assert role is not None, "a route without a role is made with `open_read`"
+
+    async def handle(request: _Bare) -> ASGIApp:
+        return await answer(request.scope, authorize(request.scope, tokens, role))
+
+    return _litestar("GET", path, operation, None, handle)
+
+
+def change(
+    method: Method, path: str, operation: Operation, answer: AuthorizedChange, tokens: Tokens
+) -> HTTPRouteHandler:
+    """A call that changes something, for those with `operation.role`; `answer` gets who it is.
 
     Not a Litestar guard: for those, Litestar copies the handler at every request (9 of a GET's 21 microseconds).
     """
     role = operation.role
-    assert role is not None, "a route without a role is made with `open_route`"
+    assert role is not None, "nobody changes anything without a role"
 
-    async def handle(request: Bare) -> Finished:
-        return await handler(request, authorize(request.scope, tokens, role))
+    async def authorized(scope: Scope, receive: Receive) -> Finished:
+        return await answer(scope, receive, authorize(scope, tokens, role))
 
-    return _litestar(method, path, operation, handle)
+    async def handle(request: _Bare) -> Finished:
+        return await authorized(request.scope, request.receive)
+
+    return _litestar(method, path, operation, authorized, handle)
 
 
 def options_routes(handlers: Iterable[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
@@ -64,19 +94,38 @@ def _options(path: str, allowed: str) -> HTTPRouteHandler:
 
 
 def operation_of(handler: HTTPRouteHandler) -> Operation | None:
-    """What the route says of itself; None where it was not made by `route` or `open_route`."""
+    """What the route says of itself; None where it was not made here."""
     operation: Operation | None = handler.opt.get(_OPERATION)
     return operation
 
 
-def _litestar(method: Method, path: str, operation: Operation, handle: Handler) -> HTTPRouteHandler:
+def call_of(handler: HTTPRouteHandler) -> Read | Change | None:
+    """What answers; None where it is left to Litestar. A GET's is a `Read`, every other method's a `Change`."""
+    found: Read | Change | None = handler.opt.get(_CALL)
+    return found
+
+
+def _read(path: str, operation: Operation, answer: Read) -> HTTPRouteHandler:
+    async def handle(request: _Bare) -> Finished:
+        return answer(request.scope)
+
+    return _litestar("GET", path, operation, answer, handle)
+
+
+def _litestar(
+    method: Method,
+    path: str,
+    operation: Operation,
+    call: Read | Change | None,
+    handle: Callable[[_Bare], Awaitable[ASGIApp]],
+) -> HTTPRouteHandler:
     decorate = HTTPRouteHandler(
         path,
         http_method=method,
         name=operation.id,
         # Not used: the answer is an ASGI application with a status of its own, which Litestar sends as it is.
         status_code=200,
-        opt={_OPERATION: operation},
+        opt={_OPERATION: operation, _CALL: call},
     )
     return decorate(handle)
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import orjson
 from litestar.handlers import HTTPRouteHandler
+from litestar.types import Scope
 
 from api.docs_page import docs_page
 from api.documents import IF_NONE_MATCH, Answer, Content, Operation
 from api.etags import revalidated
 from api.openapi import Described, openapi_document
 from api.responses import Finished
-from api.routes._route import Bare, open_route, operation_of
+from api.routes._route import open_read, operation_of
 
 Finishable = tuple[bytes, str, bytes]
 """A body, its ETag, and its media type."""
@@ -64,13 +65,13 @@ def routes(others: Iterable[HTTPRouteHandler], version: str) -> list[HTTPRouteHa
     def finished_page() -> Finishable:
         return _finishable(docs_page(document()).encode(), b"text/html; charset=utf-8")
 
-    async def schema(request: Bare) -> Finished:
-        return revalidated(request.scope, *finished_schema())
+    def schema(scope: Scope) -> Finished:
+        return revalidated(scope, *finished_schema())
 
-    async def page(request: Bare) -> Finished:
-        return revalidated(request.scope, *finished_page())
+    def page(scope: Scope) -> Finished:
+        return revalidated(scope, *finished_page())
 
-    own = [open_route("GET", "/schema", GET_SCHEMA, schema), open_route("GET", "/docs", GET_DOCS, page)]
+    own = [open_read("/schema", GET_SCHEMA, schema), open_read("/docs", GET_DOCS, page)]
     handlers += [*others, *own]
     return own
 
@@ -80,9 +81,10 @@ def described_by(handlers: Iterable[HTTPRouteHandler]) -> list[Described]:
     described: list[Described] = []
     for handler in handlers:
         operation = operation_of(handler)
-        assert operation is not None, f"{handler} was not made by `route`"
+        assert operation is not None, f"{handler} was not made by `_route`"
         for path in handler.paths:
-            described += [(path.replace(":str}", "}"), str(method), operation) for method in handler.http_methods]
+            shown = operation.path or path.replace(":str}", "}")
+            described += [(shown, str(method), operation) for method in handler.http_methods]
     return described
 
 

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 
 from litestar.handlers import HTTPRouteHandler
+from litestar.types import Scope
 
 from api.documents import Answer, Content, Operation
 from api.models import DetailedHealth
 from api.responses import NO_STORE, Finished
-from api.routes._route import Bare, open_route, route
+from api.routes._route import open_read, read
 from api.state import ApiState
 from api.tokens import Identity
 from schemas.health import ComponentHealth, HealthReport
@@ -55,16 +56,16 @@ GET_DETAILED_HEALTH = Operation(
 def routes(state: ApiState) -> list[HTTPRouteHandler]:
     board = state.board
 
-    async def health(_: Bare) -> Finished:
+    def health(_: Scope) -> Finished:
         return _json(board.health.model_dump_json().encode())
 
-    async def detailed(_: Bare, __: Identity) -> Finished:
+    def detailed(_: Scope, __: Identity) -> Finished:
         details = DetailedHealth(**dict(board.health), components=board.components)
         return _json(details.model_dump_json().encode())
 
     return [
-        open_route("GET", "/health", GET_HEALTH, health),
-        route("GET", "/api/config/health", GET_DETAILED_HEALTH, detailed, state.tokens),
+        open_read("/health", GET_HEALTH, health),
+        read("/api/config/health", GET_DETAILED_HEALTH, detailed, state.tokens),
     ]
 
 

@@ -3,12 +3,13 @@
 from datetime import UTC, datetime
 
 from litestar.handlers import HTTPRouteHandler
+from litestar.types import Scope
 
 from api.csrf import CsrfTokens
 from api.documents import Answer, Content, Operation
 from api.models import CsrfToken, Me
 from api.responses import Finished, json_answer
-from api.routes._route import Bare, route
+from api.routes._route import read
 from api.state import ApiState
 from api.tokens import Identity
 from schemas.states import PERMISSIONS, Role
@@ -47,15 +48,15 @@ GET_CSRF_TOKEN = Operation(
 def routes(state: ApiState) -> list[HTTPRouteHandler]:
     csrf = CsrfTokens(state.csrf_key)
 
-    async def me(_: Bare, identity: Identity) -> Finished:
+    def me(_: Scope, identity: Identity) -> Finished:
         permissions = PERMISSIONS[identity.role]
         return json_answer({"name": identity.name, "role": identity.role, "permissions": permissions})
 
-    async def csrf_token(_: Bare, identity: Identity) -> Finished:
+    def csrf_token(_: Scope, identity: Identity) -> Finished:
         token, expires = csrf.issue(identity.name, datetime.now(UTC))
         return json_answer({"csrf_token": token, "expires_at": expires})
 
     return [
-        route("GET", "/api/config/me", GET_ME, me, state.tokens),
-        route("GET", "/api/config/csrf-token", GET_CSRF_TOKEN, csrf_token, state.tokens),
+        read("/api/config/me", GET_ME, me, state.tokens),
+        read("/api/config/csrf-token", GET_CSRF_TOKEN, csrf_token, state.tokens),
     ]

@@ -1,9 +1,7 @@
 """The services' configurations: read from the board, changed by one ask to the service's actor."""
 
-from urllib.parse import parse_qsl
-
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import Scope
+from litestar.types import Receive, Scope
 from structlog.contextvars import get_contextvars
 
 from actors import ServiceView
@@ -19,16 +17,16 @@ from api.bodies import (
 from api.etags import joined, none_match, revalidated, seen_versions
 from api.headers import fields
 from api.problems import Problem, quoted
+from api.queries import Query
 from api.responses import Finished, json_answer
 from api.routes import _service_documents as documents
-from api.routes._route import Bare, route
+from api.routes._route import change, read
 from api.state import ApiState
 from api.strict_json import loads
 from api.tokens import Identity
 from schemas.changes import ConfigChange
 from schemas.problems import FieldError, did_you_mean
 
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 # The service's name itself stands in the path.
 _SERVICE = "/api/config/services/{service:str}"
 
@@ -36,10 +34,10 @@ _SERVICE = "/api/config/services/{service:str}"
 def routes(state: ApiState) -> list[HTTPRouteHandler]:
     calls = _Services(state)
     return [
-        route("GET", "/api/config/services", documents.LIST, calls.names, state.tokens),
-        route("GET", _SERVICE, documents.GET, calls.read, state.tokens),
-        route("PUT", _SERVICE, documents.PUT, calls.put, state.tokens),
-        route("PATCH", _SERVICE, documents.PATCH, calls.patch, state.tokens),
+        read("/api/config/services", documents.LIST, calls.names, state.tokens),
+        read(_SERVICE, documents.GET, calls.read, state.tokens),
+        change("PUT", _SERVICE, documents.PUT, calls.put, state.tokens),
+        change("PATCH", _SERVICE, documents.PATCH, calls.patch, state.tokens),
     ]
 
 
@@ -49,28 +47,28 @@ class _Services:
         self._change = state.change
         self._limits = state.limits
 
-    async def names(self, _: Bare, __: Identity) -> Finished:
+    def names(self, _: Scope, __: Identity) -> Finished:
         return json_answer({"services": list(self._views)})
 
-    async def read(self, request: Bare, _: Identity) -> Finished:
-        scope = request.scope
+    def read(self, scope: Scope, _: Identity) -> Finished:
         view = self._view(scope)
-        query = scope["query_string"]
-        if not query or _include_fields(query):
-            return revalidated(scope, view.body, view.etag)
-        return revalidated(scope, view.body_without_fields, view.etag_without_fields)
+        shown = view.full
+        if scope["query_string"]:
+            query = Query(scope)
+            shown = view.full if query.flag("include_fields", default=True) else view.short
+            query.check()
+        return revalidated(scope, shown.body, shown.etag)
 
-    async def put(self, request: Bare, identity: Identity) -> Finished:
-        return await self._write(request, identity, merge=False)
+    async def put(self, scope: Scope, receive: Receive, identity: Identity) -> Finished:
+        return await self._write(scope, receive, identity, merge=False)
 
-    async def patch(self, request: Bare, identity: Identity) -> Finished:
-        return await self._write(request, identity, merge=True)
+    async def patch(self, scope: Scope, receive: Receive, identity: Identity) -> Finished:
+        return await self._write(scope, receive, identity, merge=True)
 
-    async def _write(self, request: Bare, identity: Identity, *, merge: bool) -> Finished:
-        scope = request.scope
+    async def _write(self, scope: Scope, receive: Receive, identity: Identity, *, merge: bool) -> Finished:
         view = self._view(scope)
         content_type_fits(scope, (JSON_TYPE, MERGE_PATCH_TYPE) if merge else (JSON_TYPE,))
-        raw = await read_body(scope, request.receive, self._limits)
+        raw = await read_body(scope, receive, self._limits)
         body = understood(loads(raw, depth=self._limits.depth))
         if body.service != view.service:
             raise Problem(
@@ -116,22 +114,6 @@ class _Services:
         return view
 
 
-def _include_fields(query: bytes) -> bool:
-    """What `include_fields` says, True where it does not stand there; anything else in the query is ignored."""
-    found = True
-    # Separators bound the number of pairs; more than these nobody has sent on purpose.
-    for name, value in parse_qsl(query[:4096].decode("latin-1"), keep_blank_values=True):
-        if name == "include_fields":
-            known = _BOOLEANS.get(value.lower())
-            if known is None:
-                error = FieldError(
-                    "include_fields", f"include_fields is {quoted(value)}; it is true or false.", "wrong_type"
-                )
-                raise invalid([error])
-            found = known
-    return found
-
-
 def _expected(scope: Scope, view: ServiceView, body: ConfigChangeBody) -> tuple[int, str | None]:
     """Version and epoch that the sender has seen, by the body, by `If-Match`, or by both, which must then agree.
 
@@ -143,7 +125,7 @@ def _expected(scope: Scope, view: ServiceView, body: ConfigChangeBody) -> tuple[
             contradict each other.
     """
     refused = joined(fields(scope, b"if-none-match"))
-    if refused is not None and (none_match(refused, view.etag) or none_match(refused, view.etag_without_fields)):
+    if refused is not None and (none_match(refused, view.full.etag) or none_match(refused, view.short.etag)):
         raise Problem("precondition-failed", "If-None-Match matches what is there. Nothing was changed.")
     if_match = joined(fields(scope, b"if-match"))
     seen = seen_versions(if_match) if if_match is not None else ()

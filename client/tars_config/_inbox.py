@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import TypeAlias
 
 from tars_config import ratchet, wire
@@ -67,7 +68,7 @@ class Inbox:
             Refused: it must not be applied.
         """
         update = wire.decode(payload)
-        verify_with(update, self._keys)
+        verify_with(partial(wire.verify, update), self._keys)
         if self.ratchet is not None:
             self.ratchet = ratchet.clamped(self.ratchet, now)
         ahead, queued = self.ratchet, False

@@ -7,7 +7,7 @@ import secrets
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -32,17 +32,21 @@ _paho_log.setLevel(logging.CRITICAL)
 
 
 class Link:
-    """One subscription and a dictionary of retained messages, over as many connections as it takes.
+    """A few subscriptions and a dictionary of retained messages, over as many connections as it takes.
 
     `run` belongs to one task of the library. `put` and `receive` happen on the same event loop, so nothing here
     needs a lock. What was put is republished after every reconnect; the last value of a topic wins, and it counts
     as sent only when the broker has acknowledged it (QoS 1).
     """
 
-    def __init__(self, address: BrokerAddress, topic: str, receive: Callable[[bytes], None], *, own_topic: str) -> None:
-        """`own_topic` is one that we publish to and may read: it shows when our retained state was overwritten."""
+    def __init__(
+        self, address: BrokerAddress, receive: Mapping[str, Callable[[bytes], None]], *, own_topic: str
+    ) -> None:
+        """Whoever receives, by topic; without the first topic a connection is of no use, without the others it is.
+
+        `own_topic` is one that we publish to and may read: it shows when our retained state was overwritten.
+        """
         self._address = address
-        self._topic = topic
         self._receive = receive
         self._own_topic = own_topic
         self._said: deque[bytes] = deque(maxlen=8)
@@ -58,6 +62,7 @@ class Link:
         # last will then comes before what we republish, not after it.
         self._identifier = f"{address.user}-{secrets.token_hex(4)}" if address.user else None
         self._complained = False
+        self._refused: frozenset[str] = frozenset()
         self.connected = False
 
     def put(self, topic: str, payload: bytes) -> None:
@@ -126,9 +131,7 @@ class Link:
             logger=_paho_log,
         )
         async with client:
-            codes = await client.subscribe([(self._topic, 1), (self._own_topic, 1)])
-            if (codes[0] if isinstance(codes[0], int) else codes[0].value) >= 0x80:
-                raise aiomqtt.MqttError(f"the broker refuses the subscription to {self._topic}")
+            await self._subscribe(client)
             self._unsent = set(self._wanted)
             self._changed.set()
             self.connected = True
@@ -152,12 +155,24 @@ class Link:
                     self._again.cancel()
                     self._again = None
 
+    async def _subscribe(self, client: aiomqtt.Client) -> None:
+        topics = [*self._receive, self._own_topic]
+        codes = await client.subscribe([(topic, 1) for topic in topics])
+        values = [code if isinstance(code, int) else code.value for code in codes]
+        refused = [topic for topic, value in zip(topics, values, strict=False) if value >= 0x80]
+        if topics[0] in refused:
+            raise aiomqtt.MqttError(f"the broker refuses the subscription to {topics[0]}")
+        for topic in set(refused) - self._refused:
+            _log.warning("the broker refuses the subscription to %s: its rules have to let us read it", topic)
+        self._refused = frozenset(refused)
+
     async def _pass_on(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
-            if str(message.topic) == self._own_topic:
+            topic = str(message.topic)
+            if topic == self._own_topic:
                 self._look_after_own(message.payload)
-            else:
-                self._receive(message.payload)
+            elif topic in self._receive:
+                self._receive[topic](message.payload)
 
     def _look_after_own(self, payload: bytes) -> None:
         """Say everything again if somebody else had the last word on our topic.

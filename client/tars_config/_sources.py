@@ -8,15 +8,17 @@ import hashlib
 import hmac
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tars_config import wire
 from tars_config._files import read_bounded
@@ -113,24 +115,24 @@ def read_signed(path: Path, service: str, keys: TrustedKeys) -> SignedUpdate:
         OSError: it is not there or cannot be read.
     """
     update = wire.decode(read_bounded(path, wire.MAX_MESSAGE_BYTES))
-    verify_with(update, keys)
+    verify_with(partial(wire.verify, update), keys)
     if update.service != service:
         raise Refused(Reason.WRONG_SERVICE, f"it is for {update.service}, this is {service}")
     return update
 
 
-def verify_with(update: SignedUpdate, keys: TrustedKeys) -> None:
+def verify_with(verify: Callable[[tuple[Ed25519PublicKey, ...]], None], keys: TrustedKeys) -> None:
     """Verify, and read the keys once more where the signature is unknown: they may just have rotated.
 
     Raises:
         Refused: as `wire.verify` does.
     """
     try:
-        wire.verify(update, keys.current())
+        verify(keys.current())
     except Refused as refusal:
         if refusal.reason is not Reason.BAD_SIGNATURE:
             raise
-        wire.verify(update, keys.reread())
+        verify(keys.reread())
 
 
 def _from_store(path: Path, service: str) -> Loaded:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, SecretStr
 
 from tars_config import _callbacks, _sources, ratchet
 from tars_config._callbacks import Callback, CallbackFailed
+from tars_config._control import ControlHandler, Controls
+from tars_config._ending import RESTART_EXIT_CODE, Ending
 from tars_config._inbox import Arrival, Inbox
 from tars_config._link import Link
 from tars_config._reporter import Reporter
@@ -32,6 +34,7 @@ CALLBACK_TIMEOUT_S: Final = 30.0
 _FLUSH_S = 1.0
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+HandlerT = TypeVar("HandlerT", bound=ControlHandler)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -56,7 +59,8 @@ class ConfigLibrary:
     one task, strictly one after another; of several that wait only the newest is applied. An update counts as
     applied when the callback has returned; then it is written to the state directory, then reported. A crash
     between these steps is harmless: the update comes again, with the next connection or when it is re-signed
-    within 2 minutes, and is applied again.
+    within 2 minutes, and is applied again. Control signals are acted on beside that, strictly one after another too;
+    one is written to the state directory before, and never acted on twice.
     """
 
     def __init__(
@@ -101,6 +105,17 @@ class ConfigLibrary:
             clock=clock,
             secret_values=self._secret_values,
         )
+        self._controls = Controls(
+            name,
+            self._keys,
+            around.state_directory,
+            self._files,
+            reporter=self._reporter,
+            clock=clock,
+            timeout_s=callback_timeout_s,
+            restart=self.end_process,
+        )
+        self._ending = Ending(self._last_words)
         self._loaded: Loaded | None = None
         self._credentials: Mapping[str, str] = {}
         self._secrets: Mapping[str, str] = {}
@@ -132,17 +147,23 @@ class ConfigLibrary:
         if self._around.public_keys is None:
             _log.warning("%s: no TARS_CONFIG_PUBLIC_KEYS: every update will be refused", self.service)
         if self._around.state_directory is None:
-            _log.warning("%s: no TARS_STATE_DIRECTORY: a restart forgets what was applied", self.service)
+            _log.warning(
+                "%s: no TARS_STATE_DIRECTORY: a restart forgets what was applied, and no control signal is acted on",
+                self.service,
+            )
         if self._around.broker is None:
             _log.info("%s: no MQTT_URL: working offline", self.service)
             return
-        topic = f"system/config/{self.service}"
-        self._link = Link(self._around.broker, topic, self.receive, own_topic=self._reporter.health_topic)
+        topics = {
+            f"system/config/{self.service}": self.receive,
+            f"system/control/{self.service}": self.receive_control,
+        }
+        self._link = Link(self._around.broker, topics, own_topic=self._reporter.health_topic)
         self._reporter.link = self._link
         self._start(self._link.run())
 
     async def close(self) -> None:
-        """Stop listening; a callback that runs is cancelled. What is still unsent gets a second. Idempotent."""
+        """Stop listening; a callback or handler that runs is cancelled. What is still unsent gets a second. Idempotent."""
         self._closed = True
         self._reporter.close()
         if self._stale_timer is not None:
@@ -152,6 +173,7 @@ class ConfigLibrary:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._controls.close()
         self._tasks.clear()
         await self._state.settle()
         self._files.shutdown()
@@ -204,6 +226,34 @@ class ConfigLibrary:
         """Do the same for a worker without a model: the callback gets what `get_values` would give."""
         self._subscribe(_Taker(None, callback))
 
+    def on_control(self, handler: HandlerT) -> HandlerT:
+        """Have `handler` called with each control signal, from now on; may be used as a decorator.
+
+        It may be sync or async, runs on the event loop, and has 30 s; the next signal waits for it. What it raises is
+        logged and reported. It gets every command, by name; without a handler `restart` does `end_process`, and any
+        other command is logged and reported as unknown.
+
+        Raises:
+            RuntimeError: there is a handler already.
+        """
+        if self._controls.handler is not None:
+            raise RuntimeError("there is a handler already; one can tell others")
+        self._controls.handler = handler
+        return handler
+
+    def end_process(self) -> None:
+        """End this process in order, so that whoever runs it starts it again: what `restart` does without a handler.
+
+        Returns at once. Where the worker has reported its health, that becomes `restarting`; then the event loop is
+        left by a `SystemExit` with `RESTART_EXIT_CODE` (75), so tasks are cancelled and `finally` and `atexit` run.
+        What has not ended 10 s after the call is ended hard, with the same exit code.
+
+        Raises:
+            RuntimeError: the event loop is not in the main thread, where alone that ends the process.
+        """
+        self._ending.begin()
+        _log.warning("%s: ending with exit code %d, to be started again", self.service, RESTART_EXIT_CODE)
+
     @property
     def secrets(self) -> Mapping[str, SecretStr]:
         """The secrets that are set, by key: credential files, overridden by the environment."""
@@ -251,7 +301,7 @@ class ConfigLibrary:
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Refused updates since the start, by reason."""
+        """Refused updates and control signals since the start, by reason."""
         return dict(self._reporter.refused)
 
     @property
@@ -291,9 +341,15 @@ class ConfigLibrary:
             self._loaded = replace(self._in_force, origin=Origin.UPDATE)
             _log.info("%s: the supervisor confirms version %s", self.service, self.version)
 
+    def receive_control(self, payload: bytes) -> None:
+        """Judge one control signal as though the broker had sent it; to be called on the event loop. Never raises."""
+        if payload and self._loaded is not None and not self._closed:
+            self._controls.receive(payload)
+
     async def settle(self) -> None:
-        """Wait until no accepted update waits to be applied; for tests. Needs a subscription."""
+        """Wait until no accepted update or control signal waits; for tests. An update needs a subscription."""
         await self._settled.wait()
+        await self._controls.settle()
 
     async def _apply_arrivals(self, taker: _Taker) -> None:
         while True:
@@ -355,6 +411,7 @@ class ConfigLibrary:
         state = self._state.load()
         if state is not None:
             state = ratchet.clamped(state, self._clock())
+        self._controls.load()
         loaded = _sources.load_first(self.service, self._around, self._keys, self._state.copy_path)
         self._inbox.start_from(state, loaded.update, snapshot=loaded.origin is Origin.SNAPSHOT)
         self._credentials = self._secrets = read_credentials(self._around.credentials_directory)
@@ -385,6 +442,11 @@ class ConfigLibrary:
             self._told_unknown |= fresh
             names = ", ".join(sorted(fresh))
             _log.info("%s: keys that the worker's model does not know are left out: %s", self.service, names)
+
+    async def _last_words(self) -> None:
+        self._reporter.restarting()
+        if self._link is not None:
+            await self._link.flush(_FLUSH_S)
 
     def _secret_values(self) -> Iterable[str]:
         return self._secrets.values()

@@ -3,17 +3,13 @@
 The rules are pure functions over a frozen state. They hold after a signature was verified, never instead of it.
 """
 
-import hashlib
-import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import orjson
-
-from tars_config._files import FileTooLarge, put_aside, read_bounded, remove_strays, replace_durably
+from tars_config._sealed import SealedFile
 from tars_config.wire import Reason, Refused, SignedUpdate
 
 WINDOW: Final = timedelta(minutes=5)
@@ -21,10 +17,6 @@ WINDOW: Final = timedelta(minutes=5)
 
 MAX_LEFT: Final = 1000
 """How many left epochs are remembered. The oldest go first: they are also held off by their time of issue."""
-
-_MAX_FILE_BYTES = 128 * 1024
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +42,7 @@ def judge(ratchet: Ratchet | None, update: SignedUpdate, *, service: str, now: d
     Raises:
         Refused: `wrong_service`, `stale`, `future`, `conflict`, `downgraded`, `left_epoch` or `replayed`.
     """
-    if update.service != service:
-        raise Refused(Reason.WRONG_SERVICE, f"it is for {update.service}, this is {service}")
-    if now - update.issued_at > WINDOW:
-        raise Refused(Reason.STALE, f"issued at {update.issued_at.isoformat()}, more than 5 minutes ago")
-    if update.issued_at - now > WINDOW:
-        raise Refused(Reason.FUTURE, f"issued at {update.issued_at.isoformat()}, more than 5 minutes ahead")
+    check_meant(update.service, update.issued_at, service=service, now=now)
     if ratchet is None:
         return Verdict.APPLY
     if update.config_epoch == ratchet.config_epoch:
@@ -68,6 +55,20 @@ def judge(ratchet: Ratchet | None, update: SignedUpdate, *, service: str, now: d
             f"another epoch, issued at {update.issued_at.isoformat()}, which is not later than the last accepted",
         )
     return Verdict.APPLY
+
+
+def check_meant(meant_for: str, issued_at: datetime, *, service: str, now: datetime) -> None:
+    """Check that a message is for this service and fresh.
+
+    Raises:
+        Refused: `wrong_service`, `stale` or `future`.
+    """
+    if meant_for != service:
+        raise Refused(Reason.WRONG_SERVICE, f"it is for {meant_for}, this is {service}")
+    if now - issued_at > WINDOW:
+        raise Refused(Reason.STALE, f"issued at {issued_at.isoformat()}, more than 5 minutes ago")
+    if issued_at - now > WINDOW:
+        raise Refused(Reason.FUTURE, f"issued at {issued_at.isoformat()}, more than 5 minutes ahead")
 
 
 def _judge_version(ratchet: Ratchet, update: SignedUpdate) -> Verdict:
@@ -119,36 +120,19 @@ def _moved(ratchet: Ratchet | None, update: SignedUpdate) -> Ratchet:
 
 
 class RatchetFile:
-    """The ratchet on disk: JSON under its own SHA-256, mode 0600, replaced atomically.
-
-    A file that is damaged all the same (a card that rots) is put aside and the reader starts without a ratchet, as
-    on its first day: signature, service and the five minutes still hold. Refusing everything instead would take
-    the worker down for good because of one bad block.
-    """
+    """The ratchet on disk."""
 
     def __init__(self, path: Path, service: str) -> None:
-        self._path = path
-        self._service = service
+        self._file = SealedFile(
+            path,
+            service,
+            name="ratchet",
+            without_it="until the next update, one that is at most 5 minutes old could be replayed",
+        )
 
     def load(self) -> Ratchet | None:
         """Read the ratchet; None where there is none or it is damaged, which is logged."""
-        remove_strays(self._path)
-        try:
-            return self._parse(read_bounded(self._path, _MAX_FILE_BYTES))
-        except FileNotFoundError:
-            return None
-        except (FileTooLarge, ValueError, KeyError, TypeError) as error:
-            aside = put_aside(self._path)
-            _log.error(
-                "ratchet %s is damaged (%s)%s; starting without it: until the next update, one that is at most "
-                "5 minutes old could be replayed",
-                self._path,
-                error,
-                f" and was renamed to {aside.name}" if aside else "",
-            )
-        except OSError as error:
-            _log.error("ratchet cannot be read: %s; starting without it", error)
-        return None
+        return self._file.load(_parsed)
 
     def store(self, ratchet: Ratchet) -> None:
         """Write the ratchet durably.
@@ -156,34 +140,25 @@ class RatchetFile:
         Raises:
             OSError: such as a full disk; the file is as before.
         """
-        body = {
-            "service": self._service,
-            "config_epoch": ratchet.config_epoch,
-            "version": ratchet.version,
-            "checksum": ratchet.checksum,
-            "issued_at": ratchet.issued_at.isoformat(),
-            "left": list(ratchet.left),
-        }
-        replace_durably(self._path, orjson.dumps({"ratchet": body, "sha256": _digest(body)}) + b"\n")
-
-    def _parse(self, content: bytes) -> Ratchet:
-        document = orjson.loads(content)
-        body = document["ratchet"]
-        if document["sha256"] != _digest(body):
-            raise ValueError("its SHA-256 does not match")
-        if body["service"] != self._service:
-            raise ValueError(f"it belongs to service {body['service']!r}")
-        issued_at = datetime.fromisoformat(body["issued_at"])
-        if issued_at.tzinfo is None:
-            raise ValueError("its time has no zone")
-        return Ratchet(
-            config_epoch=str(body["config_epoch"]),
-            version=int(body["version"]),
-            checksum=str(body["checksum"]),
-            issued_at=issued_at,
-            left=tuple(str(epoch) for epoch in body["left"]),
+        self._file.store(
+            {
+                "config_epoch": ratchet.config_epoch,
+                "version": ratchet.version,
+                "checksum": ratchet.checksum,
+                "issued_at": ratchet.issued_at.isoformat(),
+                "left": list(ratchet.left),
+            }
         )
 
 
-def _digest(body: object) -> str:
-    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+def _parsed(body: dict[str, Any]) -> Ratchet:
+    issued_at = datetime.fromisoformat(body["issued_at"])
+    if issued_at.tzinfo is None:
+        raise ValueError("its time has no zone")
+    return Ratchet(
+        config_epoch=str(body["config_epoch"]),
+        version=int(body["version"]),
+        checksum=str(body["checksum"]),
+        issued_at=issued_at,
+        left=tuple(str(epoch) for epoch in body["left"]),
+    )

@@ -9,9 +9,10 @@ class AppliedReport(BaseModel):
     """The reported state, retained on `system/applied/<service>`.
 
     `version` and `config_epoch` are those of the update that the report is about: with `ok` the worker runs with
-    it; without, it failed (`error` says how) and what was in force before still is. `restart_required` lists the
-    keys whose new value counts only after a restart. `refused` counts refused updates since the worker's start by
-    reason (`tars_config.wire.Reason`).
+    it; without, it failed (`error` says how) and what was in force before still is. `error` also says how the last
+    control signal failed, which leaves `ok` alone. `restart_required` lists the keys whose new value counts only
+    after a restart. `refused` counts refused updates and control signals since the worker's start by reason
+    (`tars_config.wire.Reason`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -15,8 +15,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tars_config import wire
+from tars_config import control, wire
 from tars_config._surroundings import Surroundings
+from tars_config.control import ControlSignal
 from tars_config.library import ConfigLibrary
 from tars_config.wire import SignedUpdate
 
@@ -81,6 +82,20 @@ class TestSupervisor:
             issued_at=issued_at or datetime.now(UTC),
         )
 
+    def sign_control(
+        self, command: str = control.RESTART, *, reason: str = "", issued_at: datetime | None = None
+    ) -> ControlSignal:
+        """Sign a control signal."""
+        return control.sign(
+            self.private_key,
+            service=self.service,
+            command=command,
+            reason=reason,
+            config_epoch=self.config_epoch,
+            version=self.version,
+            issued_at=issued_at or datetime.now(UTC),
+        )
+
     def write_snapshot(self) -> None:
         """Write what a worker that starts now is to find."""
         self.snapshot.write_bytes(self.sign().encode())
@@ -98,4 +113,12 @@ class TestSupervisor:
         self.config |= changes or {}
         self.version += 1
         library.receive(self.sign().encode())
+        await library.settle()
+
+    async def send_control(self, library: ConfigLibrary, command: str = control.RESTART, reason: str = "") -> None:
+        """Send a control signal as the broker would, and wait until the handler has had it.
+
+        Without a handler, `restart` ends this very process.
+        """
+        library.receive_control(self.sign_control(command, reason=reason).encode())
         await library.settle()

@@ -4,22 +4,36 @@ One object of exactly seven keys, sent on `system/config/<service>` and kept in 
 `version|service|canonical config|checksum|config_epoch|issued_at`, with Ed25519 (RFC 8032).
 """
 
-import base64
-import binascii
 import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import Enum, StrEnum
+from datetime import datetime
+from enum import Enum
 from typing import Any, Final
 
 import orjson
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from tars_config import _strict
+from tars_config import _envelope, _strict
+from tars_config._envelope import Reason, Refused
+
+__all__ = [
+    "KEYS",
+    "MAX_CONFIG_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "Reason",
+    "Refused",
+    "SignedUpdate",
+    "canonical",
+    "checksum",
+    "decode",
+    "encode_signed",
+    "sign",
+    "signed_bytes",
+    "verify",
+]
 
 MAX_CONFIG_BYTES: Final = 256 * 1024
 """Largest canonical config."""
@@ -29,38 +43,7 @@ MAX_MESSAGE_BYTES: Final = MAX_CONFIG_BYTES + 32 * 1024
 
 KEYS: Final = ("service", "config", "version", "config_epoch", "checksum", "signature", "issued_at")
 
-_MAX_VERSION = 2**63 - 1
-_SERVICE = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{6})?\+00:00")
-
-
-class Reason(StrEnum):
-    """Why an update was refused; the words that the applied report counts under."""
-
-    MALFORMED = "malformed"
-    TOO_LARGE = "too_large"
-    EXTRA_KEY = "extra_key"
-    UNSIGNED = "unsigned"
-    CHECKSUM = "checksum"
-    BAD_SIGNATURE = "bad_signature"
-    WRONG_SERVICE = "wrong_service"
-    STALE = "stale"
-    FUTURE = "future"
-    CONFLICT = "conflict"
-    DOWNGRADED = "downgraded"
-    LEFT_EPOCH = "left_epoch"
-    REPLAYED = "replayed"
-
-
-class Refused(Exception):
-    """An update that must not be applied; `reason` is for machines, the text for people."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason.value}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +117,7 @@ def sign(
     """
     body = canonical(config) if config_canonical is None else config_canonical
     digest = hashlib.sha256(body).hexdigest() if config_checksum is None else config_checksum
-    issued = _issued(issued_at)
+    issued = _envelope.issued(issued_at)
     _check_signable(service, body, version, config_epoch, digest)
     data = signed_bytes(
         version=version,
@@ -150,7 +133,7 @@ def sign(
         version=version,
         config_epoch=config_epoch,
         checksum=digest,
-        signature=base64.b64encode(private_key.sign(data)).decode(),
+        signature=_envelope.signature_over(data, private_key),
         issued_at=issued,
     )
 
@@ -170,7 +153,7 @@ def encode_signed(
     Gives the same bytes as `sign(...).encode()` and raises the same errors.
     """
     _check_signable(service, config_canonical, version, config_epoch, config_checksum)
-    issued = _issued(issued_at).isoformat()
+    issued = _envelope.issued(issued_at).isoformat()
     data = signed_bytes(
         version=version,
         service=service,
@@ -185,7 +168,7 @@ def encode_signed(
         version=version,
         config_epoch=config_epoch,
         checksum=config_checksum,
-        signature=base64.b64encode(private_key.sign(data)).decode(),
+        signature=_envelope.signature_over(data, private_key),
         issued_at=issued,
     )
 
@@ -215,36 +198,18 @@ def decode(payload: bytes) -> SignedUpdate:
         Refused: `too_large`, `malformed` (not strict JSON, a key missing or of a wrong type), `extra_key` or
             `unsigned` (no signature at all).
     """
-    if len(payload) > MAX_MESSAGE_BYTES:
-        raise Refused(Reason.TOO_LARGE, f"{len(payload)} bytes, at most {MAX_MESSAGE_BYTES} are read")
-    try:
-        message = _strict.loads(payload)
-    except _strict.NotStrictJson as error:
-        raise Refused(Reason.MALFORMED, str(error)) from None
-    if not isinstance(message, dict):
-        raise Refused(Reason.MALFORMED, "not a JSON object")
-    extra = message.keys() - set(KEYS)
-    if extra:
-        raise Refused(Reason.EXTRA_KEY, f"{len(extra)} unknown, such as {min(extra)[:64]!r}")
-    signature = message.get("signature")
-    if signature is None or signature == "":
-        raise Refused(Reason.UNSIGNED, "no signature")
-    missing = [key for key in KEYS if key not in message]
-    if missing:
-        raise Refused(Reason.MALFORMED, f"{missing[0]} is missing")
-    config, version = message["config"], message["version"]
+    message = _envelope.opened(payload, keys=KEYS, limit=MAX_MESSAGE_BYTES)
+    config = message["config"]
     if not isinstance(config, dict):
         raise Refused(Reason.MALFORMED, "config is not an object")
-    if type(version) is not int or not 1 <= version <= _MAX_VERSION:
-        raise Refused(Reason.MALFORMED, "version is not an integer from 1")
     return SignedUpdate(
-        service=_matching(message, "service", _SERVICE),
+        service=_envelope.service_of(message),
         config=config,
-        version=version,
-        config_epoch=_matching(message, "config_epoch", _UUID),
-        checksum=_matching(message, "checksum", _SHA256),
-        signature=_signature_text(signature),
-        issued_at=_time(_matching(message, "issued_at", _TIME)),
+        version=_envelope.version_of(message),
+        config_epoch=_envelope.epoch_of(message),
+        checksum=_envelope.matching(message, "checksum", _SHA256),
+        signature=_envelope.signature_of(message),
+        issued_at=_envelope.time_of(message),
     )
 
 
@@ -258,7 +223,6 @@ def verify(update: SignedUpdate, keys: Iterable[Ed25519PublicKey]) -> None:
     """
     try:
         body = canonical(update.config)
-        signature = base64.b64decode(update.signature, validate=True)
     except ValueError as error:
         raise Refused(Reason.MALFORMED, str(error)) from None
     if len(body) > MAX_CONFIG_BYTES:
@@ -273,13 +237,7 @@ def verify(update: SignedUpdate, keys: Iterable[Ed25519PublicKey]) -> None:
         config_epoch=update.config_epoch,
         issued_at=update.issued_at.isoformat(),
     )
-    for key in keys:
-        try:
-            key.verify(signature, data)
-        except InvalidSignature:
-            continue
-        return
-    raise Refused(Reason.BAD_SIGNATURE, "the signature is of no trusted key")
+    _envelope.check_signature(update.signature, data, keys)
 
 
 def _encode(
@@ -302,8 +260,7 @@ def _encode(
 
 
 def _check_signable(service: str, body: bytes, version: int, config_epoch: str, digest: str) -> None:
-    if not _SERVICE.fullmatch(service):
-        raise ValueError(f"service {service!r} is not a service's name ({_SERVICE.pattern})")
+    _envelope.check_signable(service, version, config_epoch)
     if not body.startswith(b"{"):
         raise ValueError("config is not an object")
     if len(body) > MAX_CONFIG_BYTES:
@@ -311,45 +268,8 @@ def _check_signable(service: str, body: bytes, version: int, config_epoch: str, 
     # The message around it is one level more.
     if _strict.too_deep(body, _strict.MAX_DEPTH - 1):
         raise ValueError(f"config is nested deeper than {_strict.MAX_DEPTH - 1} levels")
-    if type(version) is not int or not 1 <= version <= _MAX_VERSION:
-        raise ValueError(f"version {version!r} is not an integer from 1")
-    if not _UUID.fullmatch(config_epoch):
-        raise ValueError(f"config_epoch {config_epoch!r} is not a UUID in lower case")
     if not _SHA256.fullmatch(digest):
         raise ValueError("config_checksum is not a lower-case hex SHA-256")
-
-
-def _issued(when: datetime) -> datetime:
-    if when.tzinfo is None:
-        raise ValueError("issued_at has no time zone")
-    when = when.astimezone(UTC)
-    return when if when.microsecond else when.replace(microsecond=1)
-
-
-def _matching(message: dict[str, Any], key: str, pattern: re.Pattern[str]) -> str:
-    value = message[key]
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise Refused(Reason.MALFORMED, f"{key} is not of the form {pattern.pattern}")
-    return value
-
-
-def _signature_text(value: object) -> str:
-    # The last character before the padding has four bits that decoding ignores: only one of sixteen spellings counts.
-    if isinstance(value, str):
-        try:
-            raw = base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            raw = b""
-        if len(raw) == 64 and base64.b64encode(raw).decode() == value:
-            return value
-    raise Refused(Reason.MALFORMED, "signature is not the padded base64 of 64 bytes")
-
-
-def _time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError as error:
-        raise Refused(Reason.MALFORMED, f"issued_at: {error}") from None
 
 
 def _finite(value: object) -> bool:

@@ -13,12 +13,13 @@ import orjson
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from tars_config import ConfigLibrary, Surroundings, wire
+from tars_config import ConfigLibrary, Surroundings, control, wire
 from tars_config.keys import parse_public_keys
 
 HERE = Path(__file__).parents[1] / "vectors"
-CANONICAL, MESSAGES, RATCHET = (
-    json.loads((HERE / name).read_bytes()) for name in ("canonical.json", "messages.json", "ratchet.json")
+CANONICAL, MESSAGES, RATCHET, CONTROL = (
+    json.loads((HERE / name).read_bytes())
+    for name in ("canonical.json", "messages.json", "ratchet.json", "control.json")
 )
 
 
@@ -114,11 +115,57 @@ async def test_ratchet(sequence, tmp_path):
     await library.close()
 
 
+@pytest.mark.parametrize("case", **named(CONTROL["cases"]))
+def test_control_signal(case):
+    keys = parse_public_keys(CONTROL["public_keys"].encode())
+    try:
+        control.verify(control.decode(payload_of(case)), keys)
+        result = "accepted"
+    except wire.Refused as refused:
+        result = refused.reason.value
+    assert result == case["expect"]
+
+
+@pytest.mark.parametrize("sequence", **named(CONTROL["sequences"]))
+async def test_control_sequence(sequence, tmp_path):
+    fail, acted, now = False, [], sequence["steps"][0]["now"]
+
+    def handler(signal):
+        acted.append(signal)
+        if fail:
+            raise ValueError("as the vector says")
+
+    async def start():
+        keys = parse_public_keys(CONTROL["public_keys"].encode())
+        around = Surroundings(public_keys=keys, state_directory=tmp_path / "state")
+        library = ConfigLibrary(CONTROL["service"], surroundings=around, clock=lambda: datetime.fromisoformat(now))
+        library.on_control(handler)
+        await library.initialize()
+        return library
+
+    library = await start()
+    for number, step in enumerate(sequence["steps"]):
+        now = step["now"]
+        if step["do"] == "restart":
+            await library.close()
+            library = await start()
+            continue
+        fail, acted[:], refused = step.get("handler") == "fails", [], dict(library.refused)
+        library.receive_control(step["message"].encode())
+        async with asyncio.timeout(5):
+            await library.settle()
+        fresh = {reason for reason, count in library.refused.items() if count != refused.get(reason, 0)}
+        got = fresh.pop() if fresh else "act" if acted else "nothing"
+        assert got == step["expect"], f"step {number + 1}"
+    await library.close()
+
+
 class StandAlone:
     """What the README tells an author in another language, in the plainest words: no library, no orjson."""
 
     FORMS = {  # noqa: RUF012 - it is a constant
         "service": r"[a-z][a-z0-9-]{0,62}",
+        "command": r"[a-z][a-z0-9-]{0,62}",
         "config_epoch": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
         "checksum": r"[0-9a-f]{64}",
         "signature": r"[A-Za-z0-9+/]{85}[AQgw]==",
@@ -130,25 +177,44 @@ class StandAlone:
         self.keys = [load_pem_public_key(block.encode()) for block in blocks]
 
     def accepts(self, payload: bytes) -> bool:
+        message = self.opened(payload, 288 * 1024, {"version", "config", *self.FORMS} - {"command"})
+        if message is None or not isinstance(message["config"], dict):
+            return False
+        canonical = self.canonical(message["config"])
+        if hashlib.sha256(canonical.encode()).hexdigest() != message["checksum"]:
+            return False
+        order = ("version", "service", None, "checksum", "config_epoch", "issued_at")
+        data = "|".join(str(message[key]) if key else canonical for key in order).encode()
+        return any(self.signed_by(key, base64.b64decode(message["signature"]), data) for key in self.keys)
+
+    def accepts_control(self, payload: bytes) -> bool:
+        forms = {"version", "reason", *self.FORMS} - {"checksum"}
+        message = self.opened(payload, 8 * 1024, forms)
+        if message is None or not isinstance(message["reason"], str) or len(message["reason"]) > 500:
+            return False
+        signature = base64.b64decode(message.pop("signature"))
+        data = f"tars-control-v1\n{self.canonical(message)}".encode()
+        return any(self.signed_by(key, signature, data) for key in self.keys)
+
+    def opened(self, payload, limit, keys):
         try:
-            if len(payload) > 288 * 1024:
-                return False
+            if len(payload) > limit:
+                return None
             text = payload.decode()
             message = json.loads(text, object_pairs_hook=self.unique, parse_constant=self.no, parse_float=self.short)
-            if set(message) != {"version", "config", *self.FORMS} or type(message["version"]) is not int:
-                return False
-            if not all(re.fullmatch(form, message[key], re.ASCII) for key, form in self.FORMS.items()):
-                return False
-            if re.search(r"\\u[0-9a-f]*[A-F]", text) or message["version"] < 1:
-                return False
-            canonical = json.dumps(message["config"], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-            if hashlib.sha256(canonical.encode()).hexdigest() != message["checksum"]:
-                return False
-            order = ("version", "service", None, "checksum", "config_epoch", "issued_at")
-            data = "|".join(str(message[key]) if key else canonical for key in order).encode()
+            if set(message) != keys or type(message["version"]) is not int or message["version"] < 1:
+                return None
+            if re.search(r"\\u[0-9a-f]*[A-F]", text):
+                return None
+            if not all(re.fullmatch(form, message[key], re.ASCII) for key, form in self.FORMS.items() if key in keys):
+                return None
         except (ValueError, TypeError, AttributeError, RecursionError):
-            return False
-        return any(self.signed_by(key, base64.b64decode(message["signature"]), data) for key in self.keys)
+            return None
+        return message
+
+    @staticmethod
+    def canonical(value):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @staticmethod
     def signed_by(key, signature, data):
@@ -178,6 +244,11 @@ class StandAlone:
 @pytest.mark.parametrize("case", **named(MESSAGES["cases"]))
 def test_the_vectors_suffice_to_write_a_reader(case):
     assert StandAlone(MESSAGES["public_keys"]).accepts(payload_of(case)) == (case["expect"] == "accepted")
+
+
+@pytest.mark.parametrize("case", **named(CONTROL["cases"]))
+def test_the_vectors_suffice_to_write_a_reader_of_control_signals(case):
+    assert StandAlone(CONTROL["public_keys"]).accepts_control(payload_of(case)) == (case["expect"] == "accepted")
 
 
 def test_orjson_writes_what_the_vectors_promise():

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tars_config import wire
+from tars_config import control, wire
 
 HERE = Path(__file__).parent
 SERVICE = "stt-worker"
@@ -43,6 +43,19 @@ def edited(base: bytes | None = None, **changes: Any) -> bytes:
     """Give an update changed after it was signed; `...` removes a key."""
     message = orjson.loads(base or signed()) | changes
     return orjson.dumps({key: value for key, value in message.items() if value is not ...})
+
+
+def commanded(key: Ed25519PrivateKey = TRUSTED, **changes: Any) -> bytes:
+    """Give an encoded control signal."""
+    fields: dict[str, Any] = {
+        "service": SERVICE,
+        "command": "restart",
+        "reason": "Grüß Gott \U0001f916\n\u001b|",
+        "config_epoch": EPOCHS[1],
+        "version": 7,
+        "issued_at": NOW,
+    } | changes
+    return control.sign(key, **fields).encode()
 
 
 def canonical_cases() -> Iterable[dict[str, Any]]:
@@ -124,12 +137,73 @@ def message_cases() -> Iterable[dict[str, Any]]:
         ("too large", "too_large", b" " * (wire.MAX_MESSAGE_BYTES + 1)),
     ]
     for name, expect, payload in cases:
-        case: dict[str, Any] = {"name": name, "expect": expect}
-        if len(set(payload)) == 1:
-            case["payload_repeated"] = [payload[:1].decode(), len(payload)]
-        else:
-            case["payload_base64"] = base64.b64encode(payload).decode()
-        yield case
+        yield _case(name, expect, payload)
+
+
+def _case(name: str, expect: str, payload: bytes) -> dict[str, Any]:
+    if len(set(payload)) == 1:
+        return {"name": name, "expect": expect, "payload_repeated": [payload[:1].decode(), len(payload)]}
+    return {"name": name, "expect": expect, "payload_base64": base64.b64encode(payload).decode()}
+
+
+def control_cases() -> Iterable[dict[str, Any]]:
+    """Give control signals, and what decoding and verifying them comes to."""
+    good = commanded()
+    plain = json.loads(good)
+
+    def changed(**changes: Any) -> bytes:
+        return edited(good, **changes)
+
+    def signed_over(data: bytes) -> bytes:
+        return changed(signature=base64.b64encode(TRUSTED.sign(data)).decode())
+
+    rest = wire.canonical({key: value for key, value in plain.items() if key != "signature"})
+    cases: list[tuple[str, str, bytes]] = [
+        ("as a supervisor sends it", "accepted", good),
+        ("other key order and white space", "accepted", json.dumps(plain, indent=2, sort_keys=True).encode()),
+        ("signed with the second trusted key", "accepted", commanded(NEXT)),
+        ("signed over the line and the canonical JSON", "accepted", signed_over(b"tars-control-v1\n" + rest)),
+        ("no reason, another command", "accepted", commanded(reason="", command="clear-cache")),
+        (
+            "the longest reason, escaped",
+            "accepted",
+            json.dumps(json.loads(commanded(reason="\U0001f916" * 500))).encode(),
+        ),
+        ("signed without the line", "bad_signature", signed_over(rest)),
+        ("signed with another line", "bad_signature", signed_over(b"tars-control-v2\n" + rest)),
+        ("service changed", "bad_signature", changed(service="tts-worker")),
+        ("command changed", "bad_signature", changed(command="stop")),
+        ("reason changed", "bad_signature", changed(reason="")),
+        ("epoch changed", "bad_signature", changed(config_epoch=EPOCHS[2])),
+        ("version changed", "bad_signature", changed(version=8)),
+        ("time changed", "bad_signature", changed(issued_at=(NOW + timedelta(seconds=1)).isoformat())),
+        ("signed by a stranger", "bad_signature", commanded(STRANGER)),
+        ("a configuration update", "extra_key", signed()),
+        ("no signature", "unsigned", changed(signature=...)),
+        ("an empty signature", "unsigned", changed(signature="")),
+        ("an eighth key", "extra_key", changed(note="x")),
+        ("a missing key", "malformed", changed(reason=...)),
+        ("a repeated key", "malformed", good[:-1] + b',"command":"restart"}'),
+        ("command in upper case", "malformed", changed(command="Restart")),
+        ("an empty command", "malformed", changed(command="")),
+        ("reason as null", "malformed", changed(reason=None)),
+        ("a reason of 501 characters", "malformed", changed(reason="x" * 501)),
+        ("version as text", "malformed", changed(version="7")),
+        ("version 0", "malformed", changed(version=0)),
+        ("time with Z", "malformed", changed(issued_at=plain["issued_at"].replace("+00:00", "Z"))),
+        (
+            "unused bits of the signature's base64 set",
+            "malformed",
+            changed(signature=_with_unused_bits(plain["signature"])),
+        ),
+        ("an escape in upper case", "malformed", good.replace(b"\\u001b", b"\\u001B", 1)),
+        ("not UTF-8", "malformed", good.replace("ü".encode(), b"\xfc", 1)),
+        ("cut off", "malformed", good[:-1]),
+        ("not an object", "malformed", b"[]"),
+        ("too large", "too_large", b" " * (control.MAX_MESSAGE_BYTES + 1)),
+    ]
+    for name, expect, payload in cases:
+        yield _case(name, expect, payload)
 
 
 def _with_unused_bits(signature: str) -> str:
@@ -256,6 +330,84 @@ def sequences() -> Iterable[dict[str, Any]]:
     }
 
 
+def control_sequences() -> Iterable[dict[str, Any]]:
+    """Give what happens to one reader of control signals, step by step, and what it has to answer."""
+
+    def at(seconds: float) -> datetime:
+        return NOW + timedelta(seconds=seconds)
+
+    def receive(expect: str, *, seconds: float, issued: float | None = None, **more: Any) -> dict[str, Any]:
+        message = commanded(issued_at=at(seconds - 0.001 if issued is None else issued), **more)
+        return {"do": "receive", "now": at(seconds).isoformat(), "message": message.decode(), "expect": expect}
+
+    def fails(step: dict[str, Any]) -> dict[str, Any]:
+        return step | {"handler": "fails"}
+
+    def restart(seconds: float) -> dict[str, Any]:
+        return {"do": "restart", "now": at(seconds).isoformat()}
+
+    yield {
+        "name": "each one is later than the last one acted on, also over a restart",
+        "steps": [
+            receive("act", seconds=0, issued=-1),
+            receive("replayed", seconds=1, issued=-1),
+            receive("replayed", seconds=2, issued=-2),
+            receive("act", seconds=3, issued=-0.999999),
+            restart(4),
+            receive("replayed", seconds=5, issued=-0.999999),
+            receive("replayed", seconds=6, issued=-1),
+            receive("act", seconds=7, issued=6),
+        ],
+    }
+    yield {
+        "name": "five minutes either way",
+        "steps": [
+            receive("stale", seconds=0, issued=-300.000001),
+            receive("act", seconds=0, issued=-300),
+            receive("future", seconds=0, issued=300.000001),
+            receive("act", seconds=0, issued=300),
+            receive("replayed", seconds=1, issued=1),
+            receive("act", seconds=2, issued=300.000001),
+        ],
+    }
+    yield {
+        "name": "another service",
+        "steps": [receive("wrong_service", seconds=0, service="tts-worker"), receive("act", seconds=1)],
+    }
+    yield {
+        "name": "version and epoch decide nothing",
+        "steps": [
+            receive("act", seconds=0, version=7),
+            receive("act", seconds=1, version=3),
+            receive("act", seconds=2, version=1, config_epoch=EPOCHS[2]),
+            receive("act", seconds=3, version=9, config_epoch=EPOCHS[1]),
+        ],
+    }
+    yield {
+        "name": "one that failed was acted on",
+        "steps": [
+            fails(receive("act", seconds=0, issued=-1)),
+            receive("replayed", seconds=1, issued=-1),
+            restart(2),
+            receive("replayed", seconds=3, issued=-1),
+        ],
+    }
+    yield {
+        "name": "a clock that once ran ahead does not lock out, and brings nothing back",
+        "steps": [
+            receive("act", seconds=3600),
+            receive("act", seconds=3601),
+            receive("act", seconds=0, issued=-1),
+            receive("replayed", seconds=1, issued=-1),
+            restart(2),
+            receive("act", seconds=3, issued=2),
+            receive("replayed", seconds=3599, issued=3599.999),
+            receive("replayed", seconds=3602, issued=3600.999),
+            receive("act", seconds=3603),
+        ],
+    }
+
+
 def files() -> dict[str, bytes]:
     """Give every file's name and content."""
 
@@ -266,6 +418,12 @@ def files() -> dict[str, bytes]:
         "canonical.json": {"cases": list(canonical_cases())},
         "messages.json": {"public_keys": pem(TRUSTED) + pem(NEXT), "cases": list(message_cases())},
         "ratchet.json": {"service": SERVICE, "public_keys": pem(TRUSTED), "sequences": list(sequences())},
+        "control.json": {
+            "service": SERVICE,
+            "public_keys": pem(TRUSTED) + pem(NEXT),
+            "cases": list(control_cases()),
+            "sequences": list(control_sequences()),
+        },
     }
     return {name: json.dumps(document, indent=1).encode() + b"\n" for name, document in documents.items()}
 

@@ -16,7 +16,8 @@ import pytest
 from actors.broker import child
 from actors.broker.child import BrokerActor, BrokerDied
 from actors.broker.config import BrokerConfig
-from actors.process import end_leftovers
+from actors.holding import Holding
+from actors.output import Outputs
 from actors.runtime import ChildSpec, Handle, Ref, Supervisor
 from tests.support import eventually
 
@@ -27,18 +28,31 @@ class Place:
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder = folder
         self.port = port
+        self.anonymous_read = False
         self.addresses: list[tuple[str, int]] = []
         self.downs: list[str] = []
         self.refs: list[Ref[BrokerActor]] = []
         self.handle: Handle[BrokerActor] = Handle("broker")
-        (folder / "runtime").mkdir()
+        self.runtime = folder / "runtime"
+        self.runtime.mkdir(mode=0o700)
+        self.holding: Holding
+        self.outputs: Outputs
+
+    async def open(self) -> None:
+        self.holding, self.outputs = Holding(self.runtime), Outputs(self.folder / "logs")
+        await self.holding.open()
+
+    async def close(self) -> None:
+        await self.outputs.close()
+        await self.holding.stop()
 
     def start(self) -> Ref[BrokerActor]:
-        config = BrokerConfig(host="127.0.0.1", port=self.port, users=(), anonymous_read=False)
+        config = BrokerConfig(host="127.0.0.1", port=self.port, users=(), anonymous_read=self.anonymous_read)
         ref = BrokerActor.start(
             config,
             folder=self.folder / "runtime" / "broker",
-            instances=self.folder / "instances",
+            holding=self.holding,
+            outputs=self.outputs,
             on_address=self.note,
             on_down=self.downs.append,
         )
@@ -56,8 +70,11 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    place = Place(tmp_path)
+    await place.open()
+    yield place
+    await place.close()
 
 
 @contextlib.asynccontextmanager
@@ -89,8 +106,8 @@ async def test_it_listens_where_it_says_and_ends_in_order(place: Place) -> None:
         await writer.wait_closed()
         pid = await place.pid()
         environment = psutil.Process(pid).environ()
-        assert environment["TARS_INSTANCE"] == (place.folder / "instances" / "embedded-broker").read_text()
-        assert set(environment) - {"LC_CTYPE"} == {"PATH", "PYTHONUNBUFFERED", "TARS_INSTANCE"}
+        assert environment["TARS_INSTANCE"] == (place.runtime / "instances" / "embedded-broker").read_text()
+        assert set(environment) - {"LC_CTYPE"} == {"PATH", "PYTHONUNBUFFERED", "TARS_INSTANCE", "TARS_SERVICE"}
     assert not psutil.pid_exists(pid)
 
 
@@ -107,7 +124,36 @@ async def test_one_that_dies_comes_back_on_its_port(place: Place, caplog: pytest
         "broker runs again",
     ]
     assert "Traceback" not in caplog.text
-    assert not end_leftovers(place.folder / "instances")
+    assert place.holding.claim("embedded-broker") is None
+
+
+async def test_the_next_supervisor_takes_it_over(place: Place) -> None:
+    """A supervisor that dies takes no connection with it; one that would start another broker ends this one."""
+    async with asyncio.timeout(30):
+        ref = place.start()
+        await ref.started
+        pid = await ref.proxy().pid()
+        reader, writer = await asyncio.open_connection(*place.addresses[0])
+        ref.cancel()
+        await ref.exited.wait()
+        await place.outputs.close()
+        place.holding.close()
+        await place.open()
+        place.port = 0
+        ref = place.start()
+        await ref.started
+        assert await ref.proxy().pid() == pid
+        assert place.addresses[0] == place.addresses[1]
+        assert not reader.at_eof()
+        ref.cancel()
+        await ref.exited.wait()
+        place.anonymous_read = True
+        ref = place.start()
+        await ref.started
+        assert await ref.proxy().pid() != pid
+        await ref.stop(block=False)
+        writer.close()
+    assert not place.downs
 
 
 async def test_a_port_that_is_taken_is_told(place: Place) -> None:
@@ -152,7 +198,7 @@ async def test_what_it_logs_is_logged_whatever_its_names(
     told = {record.getMessage(): record for record in caplog.records if record.name == "broker"}
     assert told["out of slots"].__dict__["logger"] == "amqtt"
     assert told["login refused"].__dict__["user"] == "svc"
-    assert {"not JSON", "[1]", '{"no": "event"}'} <= told.keys()
+    assert {"not JSON", "[1]", '{"no":"event"}'} <= told.keys()
 
 
 async def test_a_stop_after_its_process_has_died(place: Place) -> None:

@@ -106,6 +106,16 @@ def test_a_new_epoch_may_begin_below() -> None:
     assert [(each.service, each.version) for each in snapshot.entries] == [("a", 3), ("b", 1)]
 
 
+def test_the_writer_is_told_once_for_all_changes_between_two_snapshots() -> None:
+    held = contents(entry("a", 1), entry("b", 1))
+    assert held.update(EPOCH, 2, entry("a", 2))
+    assert not held.update(EPOCH, 3, entry("b", 2))
+    assert not held.update(EPOCH, 3, entry("b", 1))
+    held.snapshot()
+    assert not held.update(EPOCH, 3, entry("b", 1))
+    assert held.update(EPOCH, 4, entry("b", 3))
+
+
 async def test_a_restart_of_the_actor_loses_nothing(path: Path) -> None:
     """Neither what it held, nor what was changed while it was down, although nobody tells the new one anything."""
     held = contents(entry("a", 1, n=1), entry("b", 1))

@@ -1,4 +1,4 @@
-"""Child processes: their output, their end, their groups, and what a killed predecessor left."""
+"""Short commands: their output, their end, their groups."""
 
 import asyncio
 import os
@@ -19,9 +19,6 @@ from actors.process import (
     Ended,
     Process,
     SpawnFailed,
-    end_leftovers,
-    new_instance,
-    record_instance,
 )
 from tests.support import wait_until
 
@@ -288,127 +285,3 @@ async def test_it_dies_with_its_parent(tmp_path: Path) -> None:
         lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE,
         what="the child's end",
     )
-
-
-def test_leftovers_are_found_by_their_mark_and_nobody_else(tmp_path: Path) -> None:
-    ours, other = new_instance(), new_instance()
-    record_instance(tmp_path / "instances", "worker", ours)
-    left = subprocess.Popen(
-        [sys.executable, "-c", "import os, time\nos.setsid()\ntime.sleep(600)"], env={"TARS_INSTANCE": ours}
-    )
-    bystander = subprocess.Popen(["/bin/sleep", "600"], env={"TARS_INSTANCE": other})
-    try:
-        assert end_leftovers(tmp_path / "instances") == [left.pid]
-        assert left.wait(10) == -signal.SIGKILL
-        assert bystander.poll() is None
-        assert end_leftovers(tmp_path / "instances") == []
-    finally:
-        for process in (left, bystander):
-            process.kill()
-            process.wait(10)
-
-
-def recorded(folder: Path, instance: str) -> Path:
-    record_instance(folder, "worker", instance)
-    return folder / "worker"
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"x" * 100_000, b"0" * 31, b"0" * 32 + b"\n"])
-def test_rubbish_among_the_records_is_left_alone_and_matches_nobody(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "rubbish").write_bytes(content)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "dangling").symlink_to("nowhere")
-    ours = new_instance()
-    record = recorded(tmp_path, ours)
-    # An empty record must not mean everybody whose instance is empty.
-    bystander = subprocess.Popen(["/bin/sleep", "600"], env={"TARS_INSTANCE": ""})
-    left = subprocess.Popen(["/bin/sleep", "600"], env={"TARS_INSTANCE": ours})
-    try:
-        assert end_leftovers(tmp_path) == [left.pid]
-        assert bystander.poll() is None
-        assert not record.exists()
-        assert (tmp_path / "rubbish").read_bytes() == content
-    finally:
-        for process in (left, bystander):
-            process.kill()
-            process.wait(10)
-
-
-def test_leftovers_that_multiply_are_all_found(tmp_path: Path) -> None:
-    """Each has a child while the others are being looked for."""
-    ours = new_instance()
-    recorded(tmp_path, ours)
-    generations = "import os, time\nfor _ in range(200):\n    if os.fork(): break\n    os.setsid()\ntime.sleep(600)\n"
-    first = subprocess.Popen([sys.executable, "-S", "-c", generations], env={"TARS_INSTANCE": ours})
-    try:
-        assert end_leftovers(tmp_path)
-        mark = f"TARS_INSTANCE={ours}".encode()
-        assert not [pid for pid in psutil.pids() if mark in environ(pid)]
-    finally:
-        first.kill()
-        first.wait(10)
-
-
-def environ(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def test_a_process_that_may_not_be_read_or_ended_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told, and its record stays for the next start."""
-    ours = new_instance()
-    record = recorded(tmp_path, ours)
-    read_bytes = Path.read_bytes
-    left = subprocess.Popen(["/bin/sleep", "600"], env={"TARS_INSTANCE": ours})
-    try:
-        with monkeypatch.context() as refused:
-
-            def refuse(*_: object) -> None:
-                raise PermissionError(1, "Operation not permitted")
-
-            refused.setattr(signal, "pidfd_send_signal", refuse)
-            assert end_leftovers(tmp_path, timeout=0.05) == []
-        assert left.poll() is None
-        assert record.exists()
-        with monkeypatch.context() as refused:
-            refused.setattr(Path, "read_bytes", lambda path: refuse() if path.name == "environ" else read_bytes(path))
-            assert end_leftovers(tmp_path, timeout=0.05) == []
-        assert left.poll() is None
-        record_instance(tmp_path, "worker", ours)
-        assert end_leftovers(tmp_path) == [left.pid]
-        assert not record.exists()
-    finally:
-        left.kill()
-        left.wait(10)
-
-
-def test_a_number_that_means_somebody_else_by_now_is_spared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look at its environment and the hold on its number the process ended, and another got the number."""
-    ours = new_instance()
-    recorded(tmp_path, ours)
-    stranger = subprocess.Popen(["/bin/sleep", "600"], env={"TARS_INSTANCE": "theirs"})
-    looks = 0
-
-    def look(path: Path) -> bytes:
-        nonlocal looks
-        if path == Path(f"/proc/{stranger.pid}/environ"):
-            looks += 1
-            return f"TARS_INSTANCE={ours}\0".encode() if looks % 2 else b"TARS_INSTANCE=theirs\0"
-        with path.open("rb") as file:
-            return file.read()
-
-    try:
-        with monkeypatch.context() as lying:
-            lying.setattr(Path, "read_bytes", look)
-            assert end_leftovers(tmp_path) == []
-        assert looks == 2
-        assert stranger.poll() is None
-    finally:
-        stranger.kill()
-        stranger.wait(10)
-
-
-def test_no_records_mean_no_leftovers(tmp_path: Path) -> None:
-    assert end_leftovers(tmp_path / "nowhere") == []

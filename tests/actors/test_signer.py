@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
-from tars_config import wire
+from tars_config import control, wire
 
 from actors.runtime import Handle
 from actors.signer import IssueTimes, SignerActor, Unsigned
@@ -40,6 +40,27 @@ async def test_what_it_signs_verifies_under_its_public_key(signer):
     assert (update.service, update.version, update.config_epoch) == ("stt-worker", 7, EPOCH)
     assert update.config == {"größe": 1.5, "name": "ö|ß"}
     assert before - timedelta(milliseconds=1) <= update.issued_at <= datetime.now(UTC) + timedelta(milliseconds=1)
+
+
+async def test_a_control_signal_verifies_and_is_later_than_everything_before(signer):
+    update = wire.decode(await signer.ask(SignerActor.sign, unsigned()))
+    acted: list[datetime] = []
+    for _ in range(50):
+        payload = await signer.ask(
+            SignerActor.sign_control, "stt-worker", "restart", reason="ö\n|", config_epoch=EPOCH, version=7
+        )
+        signal = control.decode(payload)
+        control.verify(signal, [KEY.public_key()])
+        control.judge(acted, signal, service="stt-worker", now=datetime.now(UTC))
+        acted.append(signal.issued_at)
+    assert (signal.service, signal.command, signal.reason) == ("stt-worker", "restart", "ö\n|")
+    assert (signal.config_epoch, signal.version) == (EPOCH, 7)
+    assert update.issued_at < acted[0]
+
+
+async def test_a_control_signal_that_no_reader_would_accept_is_not_signed(signer):
+    with pytest.raises(ValueError, match="at most 500"):
+        await signer.ask(SignerActor.sign_control, "stt", "restart", reason="x" * 501, config_epoch=EPOCH, version=1)
 
 
 async def test_a_stranger_does_not_verify_it(signer):

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from actors import Events
 from api import ApiState, HostRule, Limits, Server, Token, Tokens, create_app
 from api.app import all_routes
 from api.door import Door
@@ -66,6 +67,10 @@ def state_over(
         csrf_key=b"k" * 32,
         hosts=HostRule(["tars.example"]),
         version="1.2.3",
+        command=services.workers.command,
+        reload=services.workers.reload,
+        output=services.workers.outputs.get,
+        events=Events(),
         access_log=access_log,
         limits=limits or Limits(),
     )

@@ -7,9 +7,10 @@ from typing import Any
 
 import orjson
 
-from actors import Board, ServiceView
+from actors import Board, Representation, ServiceView
 from schemas.changes import ChangeAccepted, ConfigChange, StaleVersion
 from schemas.problems import ConfigInvalid, unknown_keys
+from tests.api.fake_workers import FakeWorkers
 
 EPOCH = "0b9d4c1e-9f0a-4c39-8a55-6d1f3f1f8e20"
 DEFAULTS: Mapping[str, Any] = {"vad_threshold": 0.5, "log_level": "info", "sample_rate": 16000}
@@ -20,6 +21,7 @@ class FakeServices:
 
     def __init__(self) -> None:
         self.board = Board()
+        self.workers = FakeWorkers(self.board)
         self.stored: dict[str, dict[str, Any]] = {}
         self.versions: dict[str, int] = {}
         self.made_by: dict[str, str] = {}
@@ -54,6 +56,7 @@ class FakeServices:
         return ChangeAccepted(current + 1, EPOCH, current, tuple(change.config), (), "Changed.")
 
     def _publish(self, name: str) -> None:
+        version = self.versions[name]
         shown = {
             "service": name,
             "config": {**DEFAULTS, **self.stored[name]},
@@ -61,6 +64,11 @@ class FakeServices:
             "updated_at": "2026-11-20T08:00:00+00:00",
             "config_epoch": EPOCH,
         }
-        body, slim = orjson.dumps({**shown, "fields": []}), orjson.dumps(shown)
-        tags = [f'"{EPOCH[:8]}-{self.versions[name]}-{hashlib.sha256(each).hexdigest()[:16]}"' for each in (body, slim)]
-        self.board.services[name] = ServiceView(name, self.versions[name], EPOCH, body, tags[0], slim, tags[1])
+        full, short = (representation(orjson.dumps(each), version) for each in ({**shown, "fields": []}, shown))
+        self.board.services[name] = ServiceView(name, version, EPOCH, full, short)
+
+
+def representation(body: bytes, version: int = 1) -> Representation:
+    """What a GET answers with; the ETag follows from the body."""
+    etag = f'"{EPOCH[:8]}-{version}-{hashlib.sha256(body).hexdigest()[:16]}"'
+    return Representation(lambda: (body, etag))

@@ -8,6 +8,7 @@ import orjson
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from api import strict_json
 from api.etags import none_match, seen_versions
 from api.hosts import HostRule
 from api.problems import Problem
@@ -41,6 +42,33 @@ async def test_any_json_gets_an_answer(api: Running, document, method):
     assert answer.headers["x-request-id"]
     if answer.status_code != 200:
         assert isinstance(answer.json()["detail"], str)
+
+
+commands = st.one_of(
+    values,
+    st.dictionaries(st.sampled_from(["reason", "dependants", "rolling", "wait_s", "wiat_s"]), values),
+)
+
+
+@SHARED
+@given(document=commands, path=st.sampled_from(["/api/services/stt-worker/restart", "/api/services/restart"]))
+async def test_any_command_gets_an_answer(api: Running, document, path):
+    content = json.dumps(document).encode()
+    answer = await api.client.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in {200, 400, 422}
+    if answer.status_code != 200:
+        assert isinstance(answer.json()["detail"], str)
+
+
+@SHARED
+@given(
+    pairs=st.lists(
+        st.tuples(st.sampled_from(["lines", "level", "line", ""]), text | st.integers().map(str) | st.just("error"))
+    )
+)
+async def test_any_query_gets_an_answer(api: Running, pairs):
+    answer = await api.client.get("/api/services/stt-worker/logs", params=pairs)
+    assert answer.status_code in {200, 422}
 
 
 @SHARED
@@ -150,6 +178,38 @@ def test_strict_json_accepts_nothing_that_orjson_refuses(written):
     except Problem:
         return
     assert orjson.loads(written) == read
+
+
+json_like = st.recursive(
+    st.sampled_from(
+        [
+            *("1", "-0", "-0.0", "1.5e3", "9007199254740993", "1e400", "9223372036854775807", "9223372036854775808"),
+            *('"a:b"', '"\\u003a"', '"\\ud800"', '"\\ud83d\\ude00"', "NaN", "true", "null", "0.1", "1e22", "01"),
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda found: f"[{', '.join(found)}]")
+        | st.lists(st.tuples(st.sampled_from(['"a"', '"b" ', '"\\u0061"', '"c:"']), inner), max_size=3).map(
+            lambda found: "{" + ",".join(f"{key}:{value}" for key, value in found) + "}"
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(written=json_like)
+@example('{"a":1,"a":"\\u003a"}')
+@example('{"a":{"b":1},"a":":"}')
+@example("[[[[]]]]")
+@example("[[[{}]]]")
+def test_strict_json_reads_the_same_by_its_fast_parser_as_by_the_one_that_explains(written):
+    def outcome(read):
+        try:
+            return repr(read())
+        except Problem as problem:
+            return problem.document("")
+
+    assert outcome(lambda: loads(written.encode(), depth=3)) == outcome(lambda: strict_json._explained(written, 3))
 
 
 @given(depth=st.integers(1, 40), mixed=st.booleans())

@@ -14,7 +14,7 @@ from actors import ServiceView
 from api import Limits, Server
 from api._cork import Cork
 from tests.api.conftest import WRITER, Running, running
-from tests.api.fake_services import EPOCH
+from tests.api.fake_services import EPOCH, representation
 from tests.support import eventually
 
 SERVICE = "/api/config/services/stt-worker"
@@ -341,7 +341,7 @@ class TestSlowClients:
 
     async def test_an_answer_that_nobody_takes_is_dropped(self):
         async with running(Limits(write_seconds=0.1)) as api:
-            large = ServiceView("large", 1, EPOCH, bytes(32 * 1024 * 1024), '"a"', b"", '"b"')
+            large = ServiceView("large", 1, EPOCH, representation(bytes(32 * 1024 * 1024)), representation(b""))
             api.services.board.services["large"] = large
             reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
             path = SERVICE.replace("stt-worker", "large")
@@ -361,3 +361,36 @@ class TestSlowClients:
             connection.enforce(asyncio.get_running_loop().time() + 1000)
             api.services.gate.set()
             assert (await asked).status_code == 200
+
+
+async def test_who_has_just_connected_is_answered_before_the_end(api: Running):
+    """What was accepted is not dropped: not before it is a connection, and not before it had time to ask."""
+    sockets = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(20)]
+
+    def ask() -> None:
+        for client in sockets:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    try:
+        # All are accepted at once; in the next turn they are made connections.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        assert not api.server._state.connections
+        asking = asyncio.get_running_loop().call_later(0.05, ask)
+        async with asyncio.timeout(10):
+            await api.server.stop(5)
+        asking.cancel()
+        answers = [client.recv(65536) for client in sockets]
+    finally:
+        for client in sockets:
+            client.close()
+    assert {answer[:12] for answer in answers} == {b"HTTP/1.1 200"}
+    assert all(b"connection: close" in answer.lower() for answer in answers)
+
+
+async def test_who_says_nothing_does_not_hold_the_end_up(api: Running):
+    with socket.create_connection(("127.0.0.1", api.port)) as client:
+        await eventually(lambda: bool(api.server._state.connections), what="the connection")
+        async with asyncio.timeout(4):
+            await api.server.stop(60)
+        assert client.recv(1) == b""

@@ -10,9 +10,28 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas._toml_lines import TomlLines
-from schemas.manifest import MAX_BYTES, MAX_PROBLEMS, MAX_SERVICES, ManifestInvalid, parse_manifest
+from schemas.manifest import (
+    MAX_BYTES,
+    MAX_PROBLEMS,
+    MAX_SERVICES,
+    Backoff,
+    Condition,
+    ExecProbe,
+    HealthTopicProbe,
+    HttpProbe,
+    Intensity,
+    Limit,
+    ManifestInvalid,
+    NoProbe,
+    NotifyProbe,
+    Output,
+    Restart,
+    TcpProbe,
+    parse_manifest,
+)
 from schemas.registry import BUILT_IN
 from schemas.states import Kind
+from tests.schemas.manifests import KEYS, PLAUSIBLE, VALUES, value_of
 
 FOLDER = Path("/srv/tars")
 LINE = re.compile(r"services\.toml:(\d+): .+", re.DOTALL)
@@ -34,7 +53,7 @@ def test_everything_said() -> None:
         pass_environment = ["HTTPS_PROXY"]
         model = "stt-worker"
         health_topic = "system/health/stt"
-        stop_grace_s = 2
+        grace = 2
         [services.ape]
         kind = "external"
         [services.shared]
@@ -48,7 +67,7 @@ def test_everything_said() -> None:
     assert zebra.command == ("/srv/tars/../.venv/bin/python", "worker.py")
     assert zebra.cwd == FOLDER / "work"
     assert (zebra.environment, zebra.pass_environment) == ({"MODE": "fast"}, ("HTTPS_PROXY",))
-    assert (zebra.health_topic, zebra.stop_grace_s) == ("system/health/stt", 2.0)
+    assert (zebra.health_topic, zebra.grace) == ("system/health/stt", 2.0)
     assert (ape.name, ape.kind, ape.health_topic, ape.model) == ("ape", Kind.EXTERNAL, "system/health/ape", "ape")
     assert (shared.kind, shared.command) == (Kind.CONFIG_ONLY, ())
 
@@ -57,7 +76,7 @@ def test_little_said() -> None:
     (service,) = parse_manifest('[services.a]\ncommand = ["python3", "./w.py"]', "services.toml", FOLDER).services
     # Without a slash it is looked up on the PATH; arguments are the worker's own business.
     assert service.command == ("python3", "./w.py")
-    assert (service.cwd, service.stop_grace_s, service.environment) == (FOLDER, 10.0, {})
+    assert (service.cwd, service.grace, service.environment) == (FOLDER, 10.0, {})
     (service,) = parse_manifest('[services.a]\ncommand = ["/bin/w"]\ncwd = "/srv"', "x", FOLDER).services
     assert (service.command, service.cwd) == (("/bin/w",), Path("/srv"))
 
@@ -94,7 +113,7 @@ health_topic = "system/health/a"
 [services.d]
 cwd = 3
 command = "x"
-stop_grace_s = true
+grace = true
 pass_environment = ["A", 3,
   "MQTT_URL"]
 [services.e]
@@ -106,34 +125,49 @@ health_topic = "system/health/a"
 [services.h]
 command = [""]
 health_topic = "system/config/a"
-stop_grace_s = nan
+grace = nan
 """
     )
     assert found == [
         f"services.toml:{line}"
         for line in (
-            '5: b: unknown key "comand"; did you mean "command"?',
-            "6: b: kind must be process, external or config-only, in quotes",
-            '7: b: environment.A must be text in quotes, such as "text"',
-            "7: b: environment.TARS_X is reserved: the supervisor sets it, or no worker may have it; remove it here",
-            "7: b: environment.b c is not the name of an environment variable; use letters, digits and _",
-            '10: c: command means nothing for kind "config-only", since it has no worker; remove it, or the kind',
-            '11: c: health_topic means nothing for kind "config-only", since it has no worker; remove it',
-            '13: d: cwd must be the path of a folder in quotes, such as "."',
-            '14: d: command must be a list of texts, such as ["one", "two"]',
-            "15: d: stop_grace_s must be a number of seconds, such as 10.0",
-            '16: d: pass_environment[1] must be text in quotes, such as "text"',
-            "17: d: pass_environment[2] is reserved: the supervisor sets it, or no worker may have it; remove it here",
-            '18: e: it has no command; write one, such as command = ["./worker"], or another kind',
+            '5: services.b.comand: unknown key; did you mean "command"?',
+            '6: services.b.kind: must be process, external or config-only, in quotes; did you mean "process"?',
+            '7: services.b.environment.A: must be text in quotes, such as "text"',
             (
-                "19: 'F' is not a service name: a lower-case letter, then at most 62 lower-case letters, digits and "
-                "hyphens; rename it"
+                "7: services.b.environment.TARS_X: is reserved: the supervisor sets it, or no worker may have it; "
+                "remove it here"
             ),
-            '20: unknown key "service"; did you mean "services"?',
-            "23: g: health_topic system/health/a is that of a too (line 1); give each service its own",
-            "25: h: command[0] is empty; write something, or remove it",
-            '26: h: health_topic is not a health topic; write "system/health/" and a name, without +, # and empty levels',
-            "27: h: stop_grace_s must be 0 to 3600 seconds",
+            '7: services.b.environment."b c": is not the name of an environment variable; use letters, digits and _',
+            (
+                '10: services.c.command: means nothing for kind "config-only", since it has no worker; remove it, '
+                "or change the kind"
+            ),
+            (
+                '11: services.c.health_topic: means nothing for kind "config-only", since it has no worker; '
+                "remove it, or change the kind"
+            ),
+            '13: services.d.cwd: must be the path of a folder in quotes, such as "."',
+            '14: services.d.command: must be a list, such as ["one", "two"]',
+            '15: services.d.grace: must be 0 to 3600 seconds, such as 10, 1.5, "500 ms" or "2 min"',
+            '16: services.d.pass_environment[1]: must be text in quotes, such as "text"',
+            (
+                "17: services.d.pass_environment[2]: is reserved: the supervisor sets it, or no worker may have it; "
+                "remove it here"
+            ),
+            '18: services.e.command: is missing; write one, such as command = ["./worker"], or another kind',
+            (
+                "19: services.F: 'F' is not a service name: a lower-case letter, then at most 62 lower-case letters, "
+                "digits and hyphens; rename it"
+            ),
+            '20: service: unknown key; did you mean "services"?',
+            ("23: services.g.health_topic: system/health/a is that of a too (line 1); give each service its own"),
+            "25: services.h.command[0]: is empty; write something, or remove it",
+            (
+                '26: services.h.health_topic: is not a health topic; write "system/health/" and a name, without +, # '
+                "and empty levels"
+            ),
+            '27: services.h.grace: must be 0 to 3600 seconds, such as 10, 1.5, "500 ms" or "2 min"',
         )
     ]
 
@@ -141,32 +175,44 @@ stop_grace_s = nan
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "services.toml:1: there are no services; add a table such as [services.stt-worker] with a command"),
-        ("# empty\n[services]\n", "services.toml:2: there are no services"),
-        ("services = 3", "services.toml:1: services must hold one table for each service"),
-        ("[[services]]\n", "services.toml:1: services must hold one table for each service"),
-        ("[services]\nstt = 3", "services.toml:2: stt must be a table: write [services.stt] and its keys below"),
+        ("", "services.toml:1: services: there are none; add a table such as [services.stt-worker] with a command"),
+        ("# empty\n[services]\n", "services.toml:2: services: there are none"),
+        ("services = 3", "services.toml:1: services: must hold one table for each service"),
+        ("[[services]]\n", "services.toml:1: services: must hold one table for each service"),
+        (
+            "[services]\nstt = 3",
+            "services.toml:2: services.stt: must be a table: write [services.stt] and its keys below",
+        ),
         ("[services.a]\ncommand = ['x'\n", "services.toml:3: not TOML: unclosed array; mend it"),
         ("[services.a]\ncommand = x\n", "services.toml:2: not TOML at column 11: invalid value; mend it"),
         ("[services.a]\n[services.a]\n", "services.toml:2: not TOML at column 12: cannot declare"),
-        (f"a = {'[' * 5000}", "services.toml: is nested too deeply"),
+        (f"a = {'[' * 5000}", "services.toml:1: is nested too deeply"),
         (f"a = {'9' * 5000}", "services.toml:1: not TOML: a number is too long"),
-        ("#" * (MAX_BYTES + 1), "services.toml: is larger than 1 MiB"),
-        ("#" + "é" * (MAX_BYTES // 2), "services.toml: is larger than 1 MiB"),
+        ("#" * (MAX_BYTES + 1), "services.toml:1: is larger than 1 MiB"),
+        ("#" + "é" * (MAX_BYTES // 2), "services.toml:1: is larger than 1 MiB"),
         ("[services.config-manager]\nkind = 'external'", "is the supervisor's own health topic"),
-        ("[services.a]\nkind = 'external'\ncwd = '.'", "services.toml:3: a: cwd means nothing for kind"),
+        ("[services.a]\nkind = 'external'\ncwd = '.'", "services.toml:3: services.a.cwd: means nothing for kind"),
         ("[services.a]\ncommand = ['./a\\u0000']", "holds a NUL"),
-        ('[services.a]\ncommand = ["a\\u0000"]', "services.toml:2: a: command[0] holds a NUL character; remove it"),
-        ('[services.a]\ncommand = ["a"]\ncwd = "\\u0000"', "services.toml:3: a: cwd must be the path of a folder"),
-        (f"[services.a]\ncommand = ['{'x' * 5000}']", "a: command[0] is longer than 4096 characters; shorten it"),
-        (f"[services.a]\ncommand = {['x'] * 300}", "a: command has 300 entries; at most 256 are allowed"),
-        ("[services.a]\ncommand = ['x']\nstop_grace_s = -1", "services.toml:3: a: stop_grace_s must be 0 to 3600"),
+        (
+            '[services.a]\ncommand = ["a\\u0000"]',
+            "services.toml:2: services.a.command[0]: holds a NUL character; remove it",
+        ),
+        (
+            '[services.a]\ncommand = ["a"]\ncwd = "\\u0000"',
+            "services.toml:3: services.a.cwd: must be the path of a folder",
+        ),
+        (
+            f"[services.a]\ncommand = ['{'x' * 5000}']",
+            "services.a.command[0]: is longer than 4096 characters; shorten it",
+        ),
+        (f"[services.a]\ncommand = {['x'] * 300}", "services.a.command: has 300 entries; at most 256 are allowed"),
+        ("[services.a]\ncommand = ['x']\ngrace = -1", "services.toml:3: services.a.grace: must be 0 to 3600"),
         ("[services.a]\ncommand = ['x']\nhealth_topic = 'system/health/+'", "is not a health topic"),
         (
             "[services.a]\ncommand = ['x']\nmodel = ''",
-            "services.toml:3: a: model is empty; write something, or remove it",
+            "services.toml:3: services.a.model: is empty; write something, or remove it",
         ),
-        ("[services.a]\ncommand = []", "services.toml:2: a: it has no command"),
+        ("[services.a]\ncommand = []", "services.toml:2: services.a.command: is missing"),
     ],
 )
 def test_a_mistake(text: str, problem: str) -> None:
@@ -180,10 +226,10 @@ def test_numbers_of_services_and_of_problems_are_bounded() -> None:
     many = "".join(f"[services.s{n}]\nkind = 'external'\n" for n in range(MAX_SERVICES))
     assert len(parse_manifest(many, "x").services) == MAX_SERVICES
     (found,) = problems(many + "[services.one-more]\nkind = 'external'\n")
-    assert "there are 2001 services; at most 2000 are allowed" in found
+    assert "services: there are 2001; at most 2000 are allowed" in found
     found_all = problems("[services.a]\n" + "".join(f"comand{n} = 1\n" for n in range(20000)))
     assert len(found_all) == MAX_PROBLEMS + 1
-    assert found_all[-1] == "services.toml: there are more problems; mend these first"
+    assert found_all[-1] == "services.toml:101: there are more problems; mend these first"
 
 
 @pytest.mark.parametrize("name", ["CONFIG_MASTER_KEY_BASE64", "CONFIG_API_TOKEN", "TARS_SERVICE", "NOTIFY_SOCKET"])
@@ -201,34 +247,8 @@ def test_the_stores_path_and_the_hmac_key_may_be_given() -> None:
 
 # Whatever stands in the file
 
-SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8)
-TOML_VALUES = st.recursive(
-    SCALARS.filter(lambda value: value is not None),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-KEYS = st.sampled_from(
-    ["kind", "command", "cwd", "environment", "pass_environment", "model", "health_topic", "stop_grace_s", "comand"]
-)
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,5}", fullmatch=True) | st.text(max_size=4)
-PLAUSIBLE = st.sampled_from(["process", "external", "config-only", ["./x"], "system/health/a", ".", {"A": "b"}, 1.5])
-TABLES = st.dictionaries(KEYS | st.text(max_size=4), PLAUSIBLE | TOML_VALUES, max_size=5)
-
-
-def value_of(value: Any) -> str:
-    """`value` in TOML."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, str):
-        # JSON writes characters beyond the first plane as two escapes, which TOML does not have.
-        return '"' + "".join(f"\\U{ord(c):08x}" for c in value.encode("utf-8", "replace").decode()) + '"'
-    if isinstance(value, list):
-        return "[" + ",\n ".join(map(value_of, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{value_of(key)} = {value_of(each)}" for key, each in value.items()) + "}"
-    return str(value)
+TABLES = st.dictionaries(KEYS | st.text(max_size=4), PLAUSIBLE | VALUES, max_size=5)
 
 
 def document_of(services: dict[str, dict[str, Any]]) -> str:
@@ -313,3 +333,114 @@ r = "\\u005d"
         ("nothing",): 1,
     }
     assert {path: lines.of(*path) for path in expected} == expected
+
+
+# What is read
+
+SOUND = """
+[defaults]
+cwd = "work"
+user = "tars"
+pass_environment = ["A"]
+environment = { LANG = "C", SHARED = "1" }
+rlimits = { core = 0, nofile = 1024 }
+backoff = { first = "1 s", max = "1 min" }
+intensity = { restarts = 3 }
+output = { files = 1 }
+readiness = { kind = "tcp", port = 1, timeout = "10 s" }
+grace = "1 min"
+
+[services.said]
+command = ["said"]
+cwd = "own"
+user = 1000
+group = "audio"
+pass_environment = []
+environment = { LANG = "de", OWN = "2" }
+umask = "0027"
+nice = -5
+rlimits = { nofile = { soft = "unlimited", hard = "unlimited" }, stack = "8 MiB" }
+memory_limit = "1.5 GiB"
+start_after = { unsaid = "started", once = "exited-ok", far = "ready" }
+readiness = { kind = "exec", command = ["./probe", "./x"], interval = 0.5, start_period = "5 min" }
+liveness = { kind = "health-topic", stale_after = 60, failure_threshold = 2 }
+restart = "on-failure"
+success_exit_codes = [3]
+success_signals = ["SIGKILL", "SIGTERM"]
+backoff = { first = 2, factor = 3, jitter = 0, reset_after = "1 h", at_once_if_ready = false }
+intensity = { window = 60 }
+stop_signal = "SIGINT"
+grace = 0
+probation = 0
+output = { file_size = "1 MiB", ring_lines = 5 }
+
+[services.unsaid]
+command = ["unsaid"]
+
+[services.once]
+command = ["once"]
+restart = "never"
+readiness = { kind = "notify" }
+watchdog = "30 s"
+start_after = ["unsaid"]
+
+[services.far]
+kind = "external"
+liveness = { kind = "http", url = "https://far:8443/health" }
+restart_command = ["./restart", "far"]
+grace = 30
+
+[supervisor]
+concurrent_starts = 2
+"""
+
+
+def test_every_key_is_read_and_defaults_fill_in_what_is_not_said() -> None:
+    manifest = parse_manifest(SOUND, "services.toml", FOLDER)
+    assert manifest.concurrent_starts == 2
+    said, unsaid, once, far = manifest.services
+    assert (said.cwd, said.user, said.group, said.umask, said.nice) == (FOLDER / "own", 1000, "audio", 0o27, -5)
+    assert said.pass_environment == ()
+    assert said.environment == {"LANG": "de", "SHARED": "1", "OWN": "2"}
+    eight = 8 * 2**20
+    assert said.rlimits == {
+        "core": Limit(soft=0, hard=0),
+        "nofile": Limit(soft=None, hard=None),
+        "stack": Limit(soft=eight, hard=eight),
+    }
+    assert said.memory_limit == 3 * 2**29
+    assert said.start_after == {
+        "unsaid": Condition.STARTED,
+        "once": Condition.EXITED_OK,
+        "far": Condition.READY,
+    }
+    assert said.readiness == ExecProbe(command=("/srv/tars/probe", "./x"), interval=0.5, start_period=300.0)
+    assert said.liveness == HealthTopicProbe(stale_after=60.0, failure_threshold=2)
+    assert (said.restart, said.success_exit_codes) == (Restart.ON_FAILURE, (3,))
+    assert said.success_signals == ("SIGKILL", "SIGTERM")
+    assert said.backoff == Backoff(
+        first=2.0, factor=3.0, max=60.0, jitter=0.0, reset_after=3600.0, at_once_if_ready=False
+    )
+    assert said.intensity == Intensity(restarts=3, window=60.0)
+    assert (said.stop_signal, said.grace, said.probation) == ("SIGINT", 0.0, 0.0)
+    assert said.output == Output(file_size=2**20, files=1, ring_lines=5)
+
+    assert (unsaid.cwd, unsaid.user, unsaid.group, unsaid.umask) == (FOLDER / "work", "tars", None, None)
+    assert (unsaid.pass_environment, unsaid.environment) == (("A",), {"LANG": "C", "SHARED": "1"})
+    assert unsaid.readiness == TcpProbe(port=1, timeout=10.0)
+    assert (unsaid.liveness, unsaid.watchdog, unsaid.start_after) == (NoProbe(), None, {})
+    assert (unsaid.grace, unsaid.probation, unsaid.stop_signal) == (60.0, 10.0, "SIGTERM")
+    assert (unsaid.restart, unsaid.success_exit_codes, unsaid.memory_limit) == (Restart.ALWAYS, (0,), None)
+    assert unsaid.backoff == Backoff(first=1.0, max=60.0)
+    assert unsaid.intensity == Intensity(restarts=3)
+    # A probe is replaced as a whole.
+    assert (once.readiness, once.watchdog) == (NotifyProbe(), 30.0)
+    assert once.start_after == {"unsaid": Condition.READY}
+    # Somebody else runs it: what the others share is not for it.
+    assert (far.cwd, far.user, far.readiness, far.backoff) == (FOLDER, None, HealthTopicProbe(), Backoff())
+    assert (far.restart_command, far.grace) == (("/srv/tars/restart", "far"), 30.0)
+    assert far.liveness == HttpProbe(url="https://far:8443/health")
+
+
+def test_without_a_word_there_are_as_many_starts_at_a_time_as_cores() -> None:
+    assert parse_manifest('[services.a]\ncommand = ["x"]', "x").concurrent_starts is None

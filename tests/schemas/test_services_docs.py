@@ -3,18 +3,25 @@
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
 
 import schemas
 from schemas import json_schema
-from schemas.manifest import Service, parse_manifest
+from schemas.manifest import ManifestInvalid, Rlimit, parse_manifest
+from schemas.manifest._differences import RESTART_KEYS
+from schemas.manifest._parse import MERGED
+from schemas.manifest._probes import LIVENESS, PROBES
+from schemas.manifest._rules import KEYS, KEYS_OF, SHARED_KEYS
 from schemas.problems import ConfigInvalid
 from schemas.registry import BUILT_IN
 from schemas.reserved import reserved_for_settings
 from schemas.service_schema import ServiceSchema
+from schemas.states import Kind
 from supervisor._services import Services, load_services
+from tests.schemas.manifest_tables import tables
 
 PAGE = (Path(schemas.__file__).parent.parent / "docs/services.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
@@ -38,7 +45,8 @@ def named_in(section: str) -> set[str]:
 
 
 def test_no_example_is_left_out() -> None:
-    assert len(EXAMPLES) == PAGE.count("\n```") // 2 == 4
+    # A command for a shell is no file.
+    assert len(EXAMPLES) == PAGE.count("\n```") // 2 - PAGE.count("\n```sh\n") == 4
 
 
 def test_the_examples_are_services(services: Services) -> None:
@@ -66,13 +74,45 @@ def test_the_examples_are_services(services: Services) -> None:
     assert house.fields["season"].allowed == ("summer", "winter")
 
 
-def test_the_page_has_every_key_of_the_manifest_and_its_default() -> None:
-    assert named_in("## The manifest") >= Service.model_fields.keys() - {"name"}
-    (service,) = parse_manifest('[services.a]\ncommand = ["x"]', "", Path()).services
-    assert f"| `stop_grace_s` | `{service.stop_grace_s}` |" in PAGE
-    assert f'| `kind` | `"{service.kind}"` |' in PAGE
-    example = EXAMPLES["services.toml"]
-    assert all(f"\n{key} = " in example for key in Service.model_fields.keys() - {"name"})
+@pytest.mark.parametrize("heading", tables())
+def test_each_key_of_the_manifest_has_its_meaning_unit_default_and_example(heading: str) -> None:
+    """What to write where this fails: python -m tests.schemas.manifest_tables."""
+    section = PAGE.split(f"\n{heading}\n")[1]
+    assert tables()[heading] in section
+
+
+def test_the_page_says_which_keys_belong_to_which_kind() -> None:
+    said = PAGE.split('belongs to `"external"` alone. ')[1].split("An unknown key")[0]
+    external, config_only = (set(re.findall(r"`([a-z_]+)`", part)) for part in said.split("; `"))
+    assert external == KEYS_OF[Kind.EXTERNAL]
+    assert config_only == KEYS_OF[Kind.CONFIG_ONLY]
+    not_shared = PAGE.split("It may have every key of a service but")[1].split(".")[0]
+    assert set(re.findall(r"`([a-z_]+)`", not_shared)) == set(KEYS) - set(SHARED_KEYS)
+    merged = PAGE.split("command`, `model`, `health_topic`, `start_after` and `restart_command`. Of ")[1].split(
+        " a service"
+    )[0]
+    assert tuple(re.findall(r"`([a-z_]+)`", merged)) == MERGED
+
+
+def test_the_page_says_what_a_reload_restarts() -> None:
+    restarted = PAGE.split("A reload restarts the workers whose ")[1].split(" changed")[0]
+    assert set(re.findall(r"`([a-z_]+)`", restarted)) == RESTART_KEYS
+
+
+def test_the_page_has_every_probe_and_every_limit() -> None:
+    section = PAGE.split("### Probes\n")[1]
+    said = dict(re.findall(r"^\| `([a-z-]+)` \| (both|readiness) \|", section, re.MULTILINE))
+    assert said == {kind: "both" if kind in LIVENESS else "readiness" for kind in PROBES}
+    limits = PAGE.split("One value stands for both. The limits are ")[1].split(", in the units")[0]
+    assert tuple(re.findall(r"`([a-z]+)`", limits)) == get_args(Rlimit)
+
+
+def test_the_mistake_that_the_page_shows_is_told_so() -> None:
+    shown = re.findall(r"^> (.+)$", PAGE, re.MULTILINE)
+    text = '[services.lamp]\ncommand = ["x"]\n' + "\n" * 9 + 'grace = "5 sec"'
+    with pytest.raises(ManifestInvalid) as caught:
+        parse_manifest(text, "services.toml")
+    assert list(caught.value.problems) == shown
 
 
 def test_the_page_has_every_keyword_of_the_dialect_and_no_other() -> None:

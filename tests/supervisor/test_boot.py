@@ -186,11 +186,11 @@ def test_two_first_starts_make_one_set_of_keys(home, monkeypatch):
     others: list[Boot] = []
     real = boot.open_folders
 
-    def late(settings):
+    def late(settings, locks):
         monkeypatch.setattr(boot, "open_folders", real)
         others.append(start(home))
         others[0].folders.close()
-        return real(settings)
+        return real(settings, locks)
 
     monkeypatch.setattr(boot, "open_folders", late)
     started = start(home)

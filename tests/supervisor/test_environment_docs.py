@@ -9,7 +9,7 @@ from supervisor.settings import VARIABLES
 
 ROOT = Path(supervisor.__file__).parent.parent
 ROW = re.compile(r"^\| `([A-Z0-9_]+)` \|([^|]*)\|([^|]+)\|[^|]*\|$", re.MULTILINE)
-FOREIGN = {"XDG_RUNTIME_DIR", "NO_COLOR", "TERM", "JOURNAL_STREAM"}
+FOREIGN = {"XDG_RUNTIME_DIR", "NO_COLOR", "TERM", "JOURNAL_STREAM", "NOTIFY_SOCKET"}
 
 
 def rows() -> dict[str, tuple[str, str]]:

@@ -177,3 +177,24 @@ def test_a_child_does_not_keep_the_lock(tmp_path):
 def test_one_folder_for_both(tmp_path):
     with open_folders(settings(tmp_path, RUNTIME_DIRECTORY=str(tmp_path / "data"))) as opened:
         assert opened.data == opened.runtime
+
+
+def test_a_lock_that_is_handed_over_is_never_free(tmp_path):
+    """Whoever has a descriptor of it has the lock, until the last of them is closed; a foreign one is of no use."""
+    found = settings(tmp_path)
+    with open_folders(found) as first:
+        assert folders.owner(first.data) == os.getpid()
+        copies = [os.dup(each) for each in first.locks]
+        second = open_folders(found, copies)
+        assert set(second.locks) == set(copies)
+        first.close()
+        assert "already uses" in refused(found)[0]
+        third = [os.dup(each) for each in second.locks]
+        second.close()
+        assert folders.owner(first.data) == os.getpid()
+        for each in third:
+            os.close(each)
+    assert folders.owner(first.data) is None
+    with (tmp_path / "other").open("w") as other, open_folders(found, [other.fileno()]) as opened:
+        assert other.fileno() not in opened.locks
+    assert folders.owner(tmp_path / "nowhere") is None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor._redact import SHORTEST, Redactor
+from supervisor._redact import SHORTEST, Redactor, _forms
 from supervisor._render import json_line, terminal_line
 
 START = """
@@ -232,6 +232,33 @@ def test_a_struck_out_line_stays_json_without_the_secret(secret, before, after):
     shown = json.loads(line)
     assert shown["value"] == ["********"]
     assert secret not in shown["event"]
+
+
+@pytest.mark.parametrize("length", [SHORTEST, 15, 16, 17, 40, 43])
+def test_a_secret_is_struck_out_wherever_it_stands(length):
+    secret = "".join(chr(ord("A") + number) for number in range(length))
+    redactor = Redactor([secret, "another-secret-" * 5])
+    for before in range(2 * length):
+        for behind in (0, 1, length):
+            line = b"." * before + secret.encode() + b"." * behind
+            assert redactor.clean(line) == b"." * before + b"********" + b"." * behind
+
+
+secret_texts = st.text(st.sampled_from("abc-_9é\n"), min_size=SHORTEST - 1, max_size=60)
+
+
+@settings(deadline=None)
+@given(st.lists(secret_texts, max_size=4), st.data())
+def test_what_is_looked_up_in_pieces_is_what_would_be_found_by_searching(secrets, data):
+    forms = {form for secret in secrets for form in _forms(secret)}
+    pieces = st.sampled_from(sorted(forms)) | st.binary(max_size=30) if forms else st.binary(max_size=30)
+    line = b"".join(data.draw(st.lists(pieces, max_size=4)))
+    cut = data.draw(st.integers(0, 2))
+    line = line[cut : len(line) - data.draw(st.integers(0, 2))]
+    found = any(form in line for form in forms)
+    cleaned = Redactor(secrets).clean(line)
+    assert (cleaned is not line) == found
+    assert not found or b"********" in cleaned
 
 
 def test_a_workers_line_begins_with_its_service() -> None:

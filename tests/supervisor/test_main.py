@@ -91,7 +91,7 @@ def test_every_mistake_is_a_sentence(home, command):
     lines = refusals(err)
     assert len(lines) == 4
     assert "is open to other users (mode 0755)" in lines[0]
-    assert lines[1].startswith(f"{home}/services.toml:2: router: command ")
+    assert lines[1].startswith(f"{home}/services.toml:2: services.router.command: ")
     assert lines[2].startswith(f"{home}/services.toml:4: ")
     assert "SIGNING_KEY_PATH" in lines[3]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.broker_address import BrokerAddress
+from schemas.broker_address import BrokerAddress, Listener
 from supervisor.settings import Settings, SettingsRefused, load_settings
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -131,6 +131,14 @@ def test_broker_addresses(  # noqa: PLR0917 - one column each
         ("MQTT_LEGACY_TOPICS", "config/{name}", "only {service} is replaced"),
         ("MQTT_LEGACY_TOPICS", "system/config/x", "under system/ are taken"),
         ("MQTT_LEGACY_TOPICS", "a,a", "twice"),
+        ("MQTT_LISTENERS", "mqtts://0.0.0.0:8883", "without MQTT_TLS_CERTIFICATE and MQTT_TLS_KEY; name the PEM files"),
+        ("MQTT_LISTENERS", "ws://127.0.0.1", "no listener; write mqtt, mqtts, ws or wss"),
+        ("MQTT_LISTENERS", "http://127.0.0.1:80", "no listener"),
+        ("MQTT_LISTENERS", "ws://hunter@127.0.0.1:80", "no listener"),
+        ("MQTT_LISTENERS", "ws://127.0.0.1:99999", "no listener"),
+        ("MQTT_LISTENERS", "ws://300.1.1.1:80", "neither an IP address nor a name"),
+        ("MQTT_LISTENERS", "ws://h:80,wss://h:80,", "names one address twice"),
+        ("MQTT_LISTENERS", "mqtt://127.0.0.1:1883", "where MQTT_URL listens; choose another port"),
         ("CONFIG_API_TOKENS", "hunter2hunter2", "entry 1: it is not token:role"),
         ("CONFIG_API_TOKENS", "a:b:c:d", "entry 1: it is not token:role"),
         ("CONFIG_API_TOKENS", "longenough:reader", "no role; write one of config.read, config.write, admin"),
@@ -156,6 +164,29 @@ def test_mistakes_name_variable_source_and_mending(tmp_path, name, value, words)
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
     [line] = refused(tmp_path, f"# first\n{name}='{quoted}'\n")
     assert line.startswith(f"{tmp_path}/.env:2: {name} ")
+
+
+def test_further_listeners_of_the_embedded_broker(tmp_path):
+    settings = load(
+        tmp_path,
+        MQTT_LISTENERS="mqtts://0.0.0.0:8883, ws://[::1]:9001,wss://board.local:9002,mqtt://192.168.0.2:1883",
+        MQTT_TLS_CERTIFICATE="broker.pem",
+        MQTT_TLS_KEY="/etc/tars/broker.key",
+    )
+    assert settings.mqtt_listeners == (
+        Listener("0.0.0.0", 8883, websocket=False, tls=True),
+        Listener("::1", 9001, websocket=True, tls=False),
+        Listener("board.local", 9002, websocket=True, tls=True),
+        Listener("192.168.0.2", 1883, websocket=False, tls=False),
+    )
+    assert settings.mqtt_tls_certificate == tmp_path / "broker.pem"
+    [warning] = settings.warnings
+    assert "at 192.168.0.2:1883 without TLS" in warning
+
+
+def test_listeners_belong_to_the_embedded_broker(tmp_path):
+    [line] = refused(tmp_path, MQTT_URL="mqtt://elsewhere", MQTT_LISTENERS="ws://127.0.0.1:9001")
+    assert "MQTT_LISTENERS is for the embedded broker, but MQTT_URL names another" in line
 
 
 def test_all_mistakes_at_once(tmp_path):

@@ -80,6 +80,7 @@ class Program:
             "RUNTIME_DIRECTORY": str(folder / "runtime"),
             **environment,
         }
+        self.program = PROGRAM
         self.process: subprocess.Popen[bytes] | None = None
         self._starts = 0
 
@@ -103,7 +104,7 @@ class Program:
         self._starts += 1
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [PROGRAM, "run"],
+                [self.program, "run"],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -116,7 +117,12 @@ class Program:
     def launch_command(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
         """Run another command of the program in this folder, to its end."""
         return subprocess.run(
-            [PROGRAM, *arguments], cwd=self.folder, env=self.environment, capture_output=True, timeout=30, check=False
+            [self.program, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            timeout=30,
+            check=False,
         )
 
     def stop(self, sig: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
@@ -145,7 +151,8 @@ class Program:
             self.process.kill()
             self.process.wait(10)
             self.process = None
-        for process in self.processes():
+        # First who would keep the others' last words for a supervisor that does not come.
+        for process in [*self._holders(), *self.processes()]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
                 process.wait(10)
@@ -257,6 +264,16 @@ class Program:
         for process, name in self._marked():
             assert name not in found, f"{name} runs twice: {found[name]} and {process.pid}"
             found[name] = process.pid
+        return found
+
+    def _holders(self) -> list[psutil.Process]:
+        runtime = str(self.folder / "runtime")
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if runtime in line and any(part.endswith("holder/program.py") for part in line):
+                    found.append(process)
         return found
 
     def _marked(self) -> list[tuple[psutil.Process, str]]:

@@ -133,7 +133,7 @@ def test_a_second_signal_does_not_wait_for_a_stubborn_worker(program: Make, tmp_
     stubborn.write_text(
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(600)\n"
     )
-    manifest = f'[services.router]\ncommand = ["{psutil.Process().exe()}", "{stubborn}"]\nstop_grace_s = 600.0\n'
+    manifest = f'[services.router]\ncommand = ["{psutil.Process().exe()}", "{stubborn}"]\ngrace = 600.0\n'
     supervised = program(manifest)
     process = supervised.launch()
     supervised.until("deaf", service="router")

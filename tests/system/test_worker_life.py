@@ -129,32 +129,3 @@ def test_a_secret_under_another_master_key_shows_in_health(program: Make) -> Non
     assert supervised.put("tts-worker", eleven_api_key="another-one").status_code == 200
     wait_until(supervised.is_well, what="good health")
     assert supervised.stop() == 0
-
-
-def test_a_killed_supervisor_leaves_nobody_and_doubles_nobody(program: Make) -> None:
-    """A worker that has left its session and its parent, too: it is found by the instance in its environment."""
-    stray = (
-        "import os, time\n"
-        "if os.fork() == 0:\n"
-        "    os.setsid()\n"
-        "    if os.fork() == 0:\n"
-        "        print('astray', flush=True)\n"
-        "        time.sleep(600)\n"
-        "    os._exit(0)\n"
-        "time.sleep(600)\n"
-    )
-    supervised = program(worker("router", stray))
-    supervised.launch()
-    supervised.until("astray", service="router")
-    supervised.kill()
-    left = {process.pid for process in supervised.processes()}
-    assert left  # the stray at least
-    # Rubbish among the records is no reason not to start.
-    (supervised.folder / "runtime" / "instances" / "rubbish").write_bytes(b"\xff\x00")
-    supervised.launch()
-    supervised.until("astray", service="router")
-    assert not left & {process.pid for process in supervised.processes()}
-    supervised.until("of a supervisor that was killed")
-    # An orderly end leaves no stray either.
-    assert supervised.stop() == 0
-    assert supervised.processes() == []

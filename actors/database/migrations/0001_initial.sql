@@ -1,5 +1,6 @@
 -- Times are UTC, ISO 8601 with microseconds and offset, so that they sort as text.
--- Index names are those that existing readers create: finding them, their CREATE INDEX IF NOT EXISTS writes nothing.
+-- Existing readers create indexes IF NOT EXISTS. They find the names taken, write nothing, and their connection may be read-only.
+-- Nobody queries by those that end in WHERE 0: they hold no row, and a commit has no page of them to write.
 
 CREATE TABLE schema_version (
     version INTEGER PRIMARY KEY,
@@ -52,10 +53,10 @@ CREATE TABLE config_items (
     updated_by TEXT NOT NULL,
     UNIQUE (service, key)
 );
-CREATE INDEX idx_config_items_service ON config_items (service);
-CREATE INDEX idx_config_items_complexity ON config_items (complexity);
-CREATE INDEX idx_config_items_key ON config_items (key);
-CREATE INDEX idx_config_items_search ON config_items (service, key, description);
+CREATE INDEX idx_config_items_service ON config_items (service) WHERE 0;
+CREATE INDEX idx_config_items_complexity ON config_items (complexity) WHERE 0;
+CREATE INDEX idx_config_items_key ON config_items (key) WHERE 0;
+CREATE INDEX idx_config_items_search ON config_items (service, key, description) WHERE 0;
 
 -- A value that is NULL, unlike JSON's null, was not set. A secret's values are marks or NULL.
 CREATE TABLE config_history (
@@ -72,7 +73,7 @@ CREATE TABLE config_history (
     change_reason TEXT
 );
 CREATE INDEX idx_config_history_service ON config_history (service);
-CREATE INDEX idx_config_history_time ON config_history (changed_at);
+CREATE INDEX idx_config_history_time ON config_history (changed_at) WHERE 0;
 
 CREATE TABLE config_profiles (
     profile_name TEXT PRIMARY KEY,
@@ -113,8 +114,8 @@ CREATE TABLE access_log (
     revision INTEGER,
     detail TEXT
 );
-CREATE INDEX idx_access_log_time ON access_log (timestamp);
-CREATE INDEX idx_access_log_user ON access_log (user_id);
+CREATE INDEX idx_access_log_time ON access_log (timestamp) WHERE 0;
+CREATE INDEX idx_access_log_user ON access_log (user_id) WHERE 0;
 
 CREATE TRIGGER access_log_keeps_rows BEFORE DELETE ON access_log
 BEGIN

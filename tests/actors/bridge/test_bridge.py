@@ -471,6 +471,46 @@ async def test_tls(mosquitto, tmp_path):
         assert (await rig.trouble()).trouble in {Trouble.CLOSED, Trouble.PROTOCOL, Trouble.SILENT}
 
 
+async def test_over_tls_an_orderly_stop_publishes_no_last_will_and_a_crash_does(mosquitto, tmp_path):
+    cert, key = certificates(tmp_path)
+    broker = mosquitto(extra=[f"certfile {cert}", f"keyfile {key}"])
+    trusting = ssl.create_default_context(cafile=str(cert))
+    url = broker.url.replace("mqtt://", "mqtts://")
+    heard: list[bytes] = []
+    async with running_bridge(url, tls_context=lambda: trusting, will=lambda: ("onlooker", b"")) as onlooker:
+        listener = onlooker.heard(lambda _, payload: heard.append(payload))
+        await onlooker.bridge.ask(BridgeActor.subscribe, WILL[0], listener)
+        await onlooker.connected()
+        for _ in range(5):
+            async with running_bridge(url, tls_context=lambda: trusting) as rig:
+                await rig.bridge.ask(BridgeActor.subscribe, "noise", lambda *_: None)
+                await rig.retain(WILL[0], b"stopped", token=1)
+                await rig.acknowledged(1)
+                for _ in range(50):
+                    await onlooker.bridge.ask(BridgeActor.send, "noise", b"x" * 1000)
+            await onlooker.bridge.ask(BridgeActor.send, WILL[0], b"fence")
+            await onlooker.until(lambda: heard[-1:] == [b"fence"], "the fence")
+        assert set(heard) == {b"stopped", b"fence"}
+        async with running_bridge(url, crash=True, tls_context=lambda: trusting) as rig:
+            await rig.connected()
+        await onlooker.until(lambda: heard[-1] == WILL[1], "the last will")
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 4))
+async def test_over_tls_ended_at_any_moment_it_leaves_nothing(turns, mosquitto, tmp_path):
+    cert, key = certificates(tmp_path)
+    broker = mosquitto(extra=[f"certfile {cert}", f"keyfile {key}"])
+    trusting = ssl.create_default_context(cafile=str(cert))
+    url = broker.url.replace("mqtt://", "mqtts://")
+    async with running_bridge(url, crash=True, tls_context=lambda: trusting) as rig:
+        for number in range(20):
+            await rig.retain(f"t/{number}", unsigned(number + 1))
+        if turns > 20:
+            await rig.connected()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+
 async def test_tls_towards_something_that_has_none(broker):
     timing = dataclasses.replace(QUICK, connect_timeout=1)
     async with running_bridge(broker.url.replace("mqtt://", "mqtts://"), timing=timing) as rig:

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from actors.bridge import BridgeActor, Trouble
+from actors.bridge._link import Link
 from actors.runtime import Handle
 from actors.signer import SignerActor, Unsigned
 from schemas.broker_address import BrokerAddress, parse_mqtt_url
@@ -325,6 +326,50 @@ async def test_messages_wait_while_away_and_the_oldest_are_dropped(puppet):
         await puppet.until(lambda: len(puppet.published()) == 1000, "all of them")
         assert [int(packet.payload) for packet in puppet.published()] == list(range(3, 1003))
         assert not any(packet.flags & 1 for packet in puppet.published())
+
+
+async def test_what_is_wanted_in_one_turn_leaves_in_one_send(puppet, monkeypatch):
+    async with running_bridge(puppet.url) as rig:
+        await rig.connected()
+        await puppet.until(lambda: puppet.packets[-1].kind == SUBSCRIBE, "the subscription")
+        sends = []
+        send = Link._send
+        monkeypatch.setattr(Link, "_send", lambda link: (sends.append(len(link._unsent)), send(link)))
+        for number in range(5):
+            rig.bridge.tell(BridgeActor.retain, f"signed/{number}", unsigned(number + 1), number)
+            rig.bridge.tell(BridgeActor.retain, f"plain/{number}", b"x")
+            rig.bridge.tell(BridgeActor.send, "event", b"x")
+        await rig.acknowledged(*range(5))
+        assert sends[0] == 15
+
+
+async def test_a_broker_that_reads_nothing_fills_no_memory():
+    """Of QoS 0, which nothing acknowledges, as many messages wait as while the broker is away."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.read(1)
+        writer.transport.pause_reading()
+        writer.write(b"\x20\x02\0\0")
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        async with running_bridge(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}") as rig:
+            await rig.connected()
+            for _ in range(1500):
+                await rig.bridge.ask(BridgeActor.send, "events", bytes(20_000), qos=0)
+                await asyncio.sleep(0)
+            state = await rig.bridge.ask(BridgeActor.status)
+            assert state.connected
+            assert state.dropped > 0
+            assert state.queued * 20_000 <= 4 * 1024 * 1024
+            rig.ref.cancel()
+    finally:
+        server.close()
+        for writer in connections:
+            writer.transport.abort()
+        await server.wait_closed()
 
 
 async def test_the_signer_away_holds_back_only_what_has_to_be_signed(puppet):

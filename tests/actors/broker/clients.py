@@ -20,8 +20,8 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from actors.broker import packets
-from actors.broker.packets import Framer, Publish
+from actors.mqtt import packets
+from actors.mqtt.packets import Framer, Publish
 from tests.brokers import HOST, Broker, Login
 from tests.support import needs
 

@@ -6,9 +6,9 @@ import contextlib
 import psutil
 import pytest
 
-from actors.broker import packets
 from actors.broker.config import Limits
-from actors.broker.packets import Publish
+from actors.mqtt import packets
+from actors.mqtt.packets import Publish
 from tests.actors.broker.clients import (
     DEADLINE,
     RawClient,

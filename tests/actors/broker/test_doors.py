@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
-from actors.broker import packets
 from actors.broker.config import BrokerConfig, Limits, Listener, broker_command, write_config
-from actors.broker.packets import Publish, Refusal
+from actors.mqtt import packets
+from actors.mqtt.packets import Publish, Refusal
 from tests.actors.bridge.certificates import certificates
 from tests.actors.broker.clients import DEADLINE, Door, RawClient, WebSocketStream, connect_packet, packet
 from tests.brokers import HOST, LOGINS, STT, SUPERVISOR, TTS, EmbeddedBroker, Login

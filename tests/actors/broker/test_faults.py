@@ -22,9 +22,9 @@ import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from actors.broker import packets
 from actors.broker.config import Limits
-from actors.broker.packets import Publish
+from actors.mqtt import packets
+from actors.mqtt.packets import Publish
 from tests.actors.broker.clients import (
     DEADLINE,
     RawClient,

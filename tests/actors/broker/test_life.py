@@ -8,7 +8,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from actors.broker.config import Limits
-from actors.broker.packets import Publish
+from actors.mqtt.packets import Publish
 from tests.actors.broker.clients import (
     DEADLINE,
     RawClient,

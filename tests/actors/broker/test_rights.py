@@ -6,7 +6,7 @@ import aiomqtt
 import psutil
 import pytest
 
-from actors.broker.packets import Publish, Refusal
+from actors.mqtt.packets import Publish, Refusal
 from tests.actors.broker.clients import (
     RawClient,
     client,

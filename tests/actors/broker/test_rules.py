@@ -5,18 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
-from actors.broker.rules import (
-    ANONYMOUS,
-    Principal,
-    Role,
-    is_filter,
-    is_topic,
-    matches,
-    may_publish,
-    may_read,
-    may_subscribe,
-    overlaps,
-)
+from actors.broker.rules import ANONYMOUS, Principal, Role, may_publish, may_read, may_subscribe
+from actors.mqtt.topics import is_filter, is_topic, matches, overlaps
 
 SUPERVISOR = Principal("supervisor", Role.SUPERVISOR)
 STT = Principal("stt", Role.WORKER, "stt", "system/health/stt-worker")

@@ -89,17 +89,30 @@ def rows(path: Path, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
 
 
 def log_commits(path: Path) -> tuple[bytes, int]:
-    """The salt of the log's present round, and how many transactions it holds: each is one fsync.
+    """The salt of the log's present round, and how many transactions it holds: each is one fsync."""
+    salt, sizes = _log(path)
+    return salt, sum(size != 0 for size in sizes)
 
-    https://www.sqlite.org/fileformat2.html section 4: a frame that ends a transaction tells the database's size.
+
+def pages_of_last_commit(path: Path) -> int:
+    """Pages that the last transaction of the log's present round has written."""
+    _, sizes = _log(path)
+    ends = [number for number, size in enumerate(sizes) if size]
+    return ends[-1] - ends[-2]
+
+
+def _log(path: Path) -> tuple[bytes, list[int]]:
+    """The salt of the log's present round; and for each frame the database's size, where it ends a transaction, or zero.
+
+    https://www.sqlite.org/fileformat2.html section 4.
     """
     content = path.with_name(path.name + "-wal").read_bytes()
     (page_size,) = struct.unpack_from(">8xI", content)
     salt = content[16:24]
-    commits = 0
+    sizes = []
     for offset in range(32, len(content) - 24 - page_size + 1, 24 + page_size):
         _page, size_after = struct.unpack_from(">II", content, offset)
         if content[offset + 8 : offset + 16] != salt:
             break
-        commits += size_after != 0
-    return salt, commits
+        sizes.append(size_after)
+    return salt, sizes

@@ -147,6 +147,47 @@ async def test_a_tell_to_one_that_is_down_is_false(family: Family) -> None:
     assert family.handles["a"].tell(Child.incarnation) is False
 
 
+async def test_a_call_is_answered_in_place_or_not_at_all(family: Family) -> None:
+    gate: LoopFuture[None] = LoopFuture()
+    spec = family.spec("a")
+    handle = family.handles["a"]
+    with pytest.raises(ActorDown, match="a is down"):
+        handle.call(Child.incarnation)
+    await family.started(spec)
+    assert handle.call(Child.incarnation) == 1
+    family.starts["a"].append(gated(gate))
+    await family.crash("a")
+    with pytest.raises(ActorDown):
+        handle.call(Child.incarnation)
+    asked = asyncio.create_task(handle.ask(Child.incarnation))
+    gate.set()
+    async with asyncio.timeout(DEADLINE):
+        assert await asked == 2
+    assert handle.call(Child.incarnation) == 2
+
+
+async def test_a_call_does_not_come_before_the_start_is_through() -> None:
+    gate: LoopFuture[None] = LoopFuture()
+
+    class Slow(Actor):
+        async def on_start(self) -> None:
+            await gate
+
+        def ready(self) -> bool:
+            return True
+
+    handle: Handle[Slow] = Handle("slow")
+    ref = Slow.start()
+    handle.attach(ref)
+    await turns()
+    with pytest.raises(ActorDown):
+        handle.call(Slow.ready)
+    gate.set()
+    await ref.started
+    assert handle.call(Slow.ready)
+    await stopped(ref)
+
+
 async def test_a_handle_with_another_deadline_is_the_same_name(family: Family) -> None:
     await family.started("a")
     other = family.handles["a"].within(3.0)

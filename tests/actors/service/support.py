@@ -20,14 +20,17 @@ from actors.board import Board
 from actors.bridge import BridgeActor, Desired, Timing
 from actors.cache import CacheActor, CacheContents
 from actors.database import DatabaseActor
+from actors.events import Events
 from actors.health import HealthActor
+from actors.holding import Holding
+from actors.output import Outputs
 from actors.runtime import ChildSpec, Handle, Intensity, Ref, Supervisor
-from actors.service import ServiceActor, Surroundings, on_wire
+from actors.service import Fleet, ServiceActor, Surroundings, on_wire
 from actors.signer import SignerActor
 from actors.vault import Vault
 from schemas.broker_address import BrokerAddress
 from schemas.changes import ChangeAccepted, ConfigChange
-from schemas.manifest import Service
+from schemas.manifest import Backoff, Service
 from schemas.messages import StateMessage
 from schemas.records import NewService
 from schemas.service_schema import ServiceSchema
@@ -79,6 +82,7 @@ class Rig:
     database_timeout: float = 5.0
     busy_timeout: float = 2.0
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    backoff: Backoff = field(default_factory=Backoff)
 
     def __post_init__(self) -> None:
         self.board = Board()
@@ -91,6 +95,8 @@ class Rig:
         self.bridge: Handle[BridgeActor] = Handle("bridge")
         self.health: Handle[HealthActor] = Handle("health")
         self.service: Handle[ServiceActor] = Handle("svc", timeout=20.0)
+        self.events = Events()
+        self.fleet = Fleet({NAME: {}}, places=2)
         self.refs: dict[str, list[Ref[Any]]] = {}
         self.cache_states: list[tuple[bool, str]] = []
         for topic, method in ((HEALTH_TOPIC, ServiceActor.health), (APPLIED_TOPIC, ServiceActor.applied)):
@@ -101,6 +107,9 @@ class Rig:
     async def open(self) -> None:
         self.folder.mkdir(exist_ok=True)
         self.runtime.mkdir(mode=0o700, exist_ok=True)
+        self.holding = Holding(self.runtime)
+        self.holder = await self.holding.open()
+        self.outputs = Outputs(self.folder / "logs")
         self.supervisor = Supervisor.start(
             [
                 self._child(self.health, lambda: HealthActor.start(self.board, lambda *_: None)),
@@ -158,7 +167,7 @@ class Rig:
             cwd=self.folder,
             model="svc",
             health_topic=HEALTH_TOPIC,
-            **{"stop_grace_s": 10.0, **options},
+            **{"grace": 10.0, "backoff": self.backoff, **options},
         )
         around = Surroundings(
             board=self.board,
@@ -175,6 +184,11 @@ class Rig:
             health=self.health,
             runtime_folder=self.runtime,
             data_folder=self.folder,
+            holding=self.holding,
+            outputs=self.outputs,
+            fleet=self.fleet,
+            events=self.events,
+            believes_reports=True,
             hurry=self.hurry,
         )
         root: Handle[Supervisor] = Handle("root", timeout=20.0)
@@ -185,6 +199,8 @@ class Rig:
         async with asyncio.timeout(40):
             self.supervisor.stop(block=False)
             await self.supervisor.exited.wait()
+            await self.outputs.close()
+            await self.holding.stop()
 
     def crash(self, name: str) -> None:
         self.refs[name][-1].cancel()
@@ -244,7 +260,7 @@ class Rig:
 
     @property
     def shown(self) -> dict[str, Any]:
-        shown: dict[str, Any] = json.loads(self.board.services[NAME].body)
+        shown: dict[str, Any] = json.loads(self.board.services[NAME].full.body)
         return shown
 
     @property
@@ -260,9 +276,13 @@ class Rig:
         return None if wanted is None else wanted.content.version  # type: ignore[union-attr]
 
     async def until(self, *states: Lifecycle, instance: str | None = None) -> StateMessage:
-        """Wait for one of the states, of another instance than `instance`."""
+        """Wait for one of the states, of another instance than `instance`; one that starts has its process by then."""
         await eventually(
-            lambda: self.state.state in states and (instance is None or self.state.instance not in {instance, None}),
+            lambda: (
+                self.state.state in states
+                and (self.state.state is not Lifecycle.STARTING or self.state.pid is not None)
+                and (instance is None or self.state.instance not in {instance, None})
+            ),
             what=f"{states}",
         )
         return self.state

@@ -154,7 +154,8 @@ async def test_one_that_somebody_else_runs_is_heard_as_it_is(make_rig: MakeRig, 
         epoch = rig.state.desired.config_epoch
         await looker.report(APPLIED_TOPIC, service="svc", instance="theirs", config_epoch=epoch, version=1, ok=True)
         await eventually(lambda: rig.state.reported is not None)
-        assert rig.state.state is Lifecycle.EXTERNAL
+        # What it says of itself is all that is known of it.
+        assert (await rig.until(Lifecycle.READY)).reason == "up for days"
         assert json.loads(looker.seen[HEALTH_TOPIC])["event"] == "up for days"
 
 

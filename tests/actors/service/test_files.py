@@ -11,6 +11,7 @@ from tars_config import wire
 
 from actors.service import _files
 from actors.service._files import Mark, OlderSnapshot, WorkerFiles
+from schemas.states import Lifecycle
 from tests.actors.service.support import SLEEPER, Rig
 from tests.support import eventually
 
@@ -112,6 +113,6 @@ async def test_a_store_that_was_put_back_is_told_and_the_worker_keeps_the_newer(
     )
     rig.crash("svc")
     await eventually(lambda: len(rig.refs["svc"]) == 2)
-    await rig.ready()
-    assert "version 3 was given out" in caplog.text
+    await rig.until(Lifecycle.READY)
+    await eventually(lambda: "version 3 was given out" in caplog.text)
     assert rig.snapshot().version == 3

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors.service import ServiceActor, _worker
+from actors.service import ServiceActor
 from schemas.changes import StaleVersion
+from schemas.manifest import Backoff
 from schemas.states import Lifecycle
 from tests.actors.service.support import Rig, WorkerLog, python
 from tests.support import eventually
@@ -32,10 +33,8 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[list[tuple[str, str]]]:
     logger.removeHandler(handler)
 
 
-async def test_a_workers_day(rig: Rig, told: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_worker, "FIRST_DELAY", 600.0)
-    monkeypatch.setattr(_worker, "LONGEST_DELAY", 600.0)
-    monkeypatch.setattr(_worker.random, "uniform", lambda *_: 1.0)  # type: ignore[attr-defined]  # the module's own import
+async def test_a_workers_day(rig: Rig, told: list[tuple[str, str]]) -> None:
+    rig.backoff = Backoff(first=600.0, max=600.0, jitter=0.0)
     await rig.serve()
     first = await rig.ready()
     for n in range(3):
@@ -76,7 +75,7 @@ async def test_a_workers_day(rig: Rig, told: list[tuple[str, str]], monkeypatch:
 
 
 async def test_one_that_does_not_end(rig: Rig, told: list[tuple[str, str]], printed: WorkerLog) -> None:
-    await rig.serve(DEAF, stop_grace_s=0.05)
+    await rig.serve(DEAF, grace=0.05)
     await eventually(lambda: "up" in printed.lines)
     await rig.service.ask(ServiceActor.shut_down)
     assert told[1:] == [
@@ -86,17 +85,23 @@ async def test_one_that_does_not_end(rig: Rig, told: list[tuple[str, str]], prin
     ]
 
 
-async def test_one_that_cannot_be_started(
-    rig: Rig, told: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_worker, "FIRST_DELAY", 600.0)
-    monkeypatch.setattr(_worker, "LONGEST_DELAY", 600.0)
-    monkeypatch.setattr(_worker.random, "uniform", lambda *_: 1.0)  # type: ignore[attr-defined]  # the module's own import
+async def test_one_that_cannot_be_started(rig: Rig, told: list[tuple[str, str]]) -> None:
     await rig.serve(("/no/such/program",))
-    await rig.until(Lifecycle.BACKING_OFF)
+    await rig.until(Lifecycle.FAILED)
     ((level, text),) = told
     assert level == "ERROR"
     assert text.startswith("svc: cannot be started: there is no program /no/such/program; ")
+    assert text.endswith("; it is tried again when it is asked for, or its configuration changes")
+
+
+async def test_one_that_cannot_be_started_for_now(rig: Rig, told: list[tuple[str, str]]) -> None:
+    rig.backoff = Backoff(first=600.0, max=600.0, jitter=0.0)
+    rig.signer.detach()
+    await rig.serve()
+    await rig.until(Lifecycle.BACKING_OFF)
+    ((level, text),) = told
+    assert level == "ERROR"
+    assert text.startswith("svc: cannot be started: signer is down")
     assert text.endswith("; tried again in 600.0 s")
 
 
@@ -110,6 +115,8 @@ async def test_who_changed_what(rig: Rig, told: list[tuple[str, str]]) -> None:
     with pytest.raises(StaleVersion):
         await rig.change(version=1, volume=7)
     await rig.change(pin="4711-0815")
+    # After the answer, so that nobody waits for it.
+    await eventually(lambda: len(told) == 2)
     assert told == [
         ("INFO", "svc: version 2 by me: volume (the same value)"),
         ("INFO", "svc: version 3 by me: pin (live)"),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.service import ServiceActor, _actor, _worker
+from actors.service import ServiceActor, _actor, _policy
+from schemas.manifest import Backoff
 from schemas.states import Lifecycle
 from tests.actors.service.support import (
     APPLIED_TOPIC,
@@ -27,18 +28,16 @@ DEAF = python("import signal, time; signal.signal(15, signal.SIG_IGN); print('up
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Backs off for a moment only."""
-    monkeypatch.setattr(_worker, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(_worker, "LONGEST_DELAY", 0.02)
+    rig.backoff = Backoff(first=0.01, max=0.02)
     monkeypatch.setattr(_actor, "TRY_AGAIN", 0.02)
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(rig: Rig) -> None:
     """Backs off for longer than any test."""
-    monkeypatch.setattr(_worker, "FIRST_DELAY", 600.0)
-    monkeypatch.setattr(_worker, "LONGEST_DELAY", 600.0)
+    rig.backoff = Backoff(first=600.0, max=600.0)
 
 
 def applied(rig: Rig, version: int, **more: object) -> None:
@@ -102,10 +101,12 @@ async def test_a_change_while_it_backs_off_tries_at_once(rig: Rig, patient: None
 
 @pytest.mark.parametrize("command", [("/no/such/program",), ("/etc/passwd",)])
 async def test_a_command_that_cannot_be_started(rig: Rig, patient: None, command: tuple[str, ...]) -> None:
+    """Somebody has to mend something first, so it is not tried again by itself; a change may be the cure."""
     await rig.serve(command)
-    down = await rig.until(Lifecycle.BACKING_OFF)
+    down = await rig.until(Lifecycle.FAILED)
     assert command[0] in down.reason
     await rig.change(volume=1)
+    await eventually(lambda: rig.state.state is Lifecycle.FAILED and rig.state.since > down.since)
     assert len(rig.refs["svc"]) == 1
     await rig.service.ask(ServiceActor.shut_down)
     assert rig.state.state is Lifecycle.STOPPED
@@ -141,7 +142,7 @@ async def test_an_end_during_the_start(rig: Rig) -> None:
 
 
 async def test_an_end_during_a_restart(rig: Rig, printed: WorkerLog) -> None:
-    await rig.serve(DEAF, stop_grace_s=600.0)
+    await rig.serve(DEAF, grace=600.0)
     await eventually(lambda: printed.lines)
     await rig.change(engine="other")
     await rig.until(Lifecycle.STOPPING)
@@ -153,7 +154,7 @@ async def test_an_end_during_a_restart(rig: Rig, printed: WorkerLog) -> None:
 
 
 async def test_one_that_ignores_term_is_killed_after_its_grace(rig: Rig, printed: WorkerLog) -> None:
-    await rig.serve(DEAF, stop_grace_s=0.05)
+    await rig.serve(DEAF, grace=0.05)
     await eventually(lambda: printed.lines)
     before = rig.state
     await rig.change(engine="other")
@@ -241,13 +242,11 @@ async def test_health_comes_and_goes(rig: Rig) -> None:
 
 
 async def test_one_that_says_nothing_of_itself_is_said_to_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_actor, "SILENT_AFTER", 0.05)
+    monkeypatch.setattr(_policy, "SILENT_AFTER", 0.05)
     await rig.serve()
     await eventually(lambda: rig.state.reason == f"running; it has not said on {HEALTH_TOPIC} that it is ready")
     assert rig.state.state is Lifecycle.STARTING
     await rig.ready()
-    rig.service.tell(ServiceActor.silent, rig.state.instance)
-    await handled(rig)
     assert (rig.state.state, rig.state.reason) == (Lifecycle.READY, "ready")
 
 
@@ -462,6 +461,7 @@ async def test_no_worker_is_started_in_somebody_elses_folder(rig: Rig, impatient
 
 async def test_the_instance_cannot_be_recorded(rig: Rig, impatient: None) -> None:
     """No process without a record: a crash must not leave one that nobody finds."""
+    (rig.runtime / "instances").rmdir()
     (rig.runtime / "instances").touch()
     await rig.serve()
     down = await rig.until(Lifecycle.BACKING_OFF)

@@ -1,17 +1,18 @@
-"""MQTT 3.1.1 on the wire, as far as we read and write it ourselves: framing, CONNECT, PUBLISH, SUBSCRIBE.
+"""MQTT 3.1.1 on the wire, as far as we read and write it ourselves: framing, and packets of either side.
 
 Pure functions over bytes from strangers: whatever the input, they return a value or raise `ProtocolError`.
 Section numbers are those of the specification (OASIS, MQTT Version 3.1.1).
 """
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from enum import IntEnum
 
-from actors.broker.rules import is_topic
+from actors.mqtt.topics import is_topic
 
 MQTT_3_1_1 = 4
 MQTT_5 = 5
+SUBACK_FAILURE = 0x80
 _LENGTH_BYTES = 4
 _MAX_FILTERS = 1000
 
@@ -20,12 +21,15 @@ class Kind(IntEnum):
     """Control packet types, section 2.2.1."""
 
     CONNECT = 1
+    CONNACK = 2
     PUBLISH = 3
     PUBACK = 4
     PUBREL = 6
     SUBSCRIBE = 8
+    SUBACK = 9
     UNSUBSCRIBE = 10
     PINGREQ = 12
+    PINGRESP = 13
     DISCONNECT = 14
 
 
@@ -40,7 +44,24 @@ class Refusal(IntEnum):
 
 
 class ProtocolError(Exception):
-    """The client broke the protocol or one of our bounds; its connection ends."""
+    """The other side broke the protocol or one of our bounds; its connection ends."""
+
+
+class PacketTooLarge(ProtocolError):
+    """`first`: the packet's first byte; `length`: bytes that it has after its fixed header."""
+
+    def __init__(self, first: int, length: int, limit: int) -> None:
+        super().__init__(f"packet of {length} bytes, allowed are {limit}")
+        self.first = first
+        self.length = length
+
+
+class BadTopic(ProtocolError):
+    """What a message names as its topic is none. `packet_id`: the message's, 0 at QoS 0."""
+
+    def __init__(self, problem: str, packet_id: int) -> None:
+        super().__init__(problem)
+        self.packet_id = packet_id
 
 
 class UnsupportedVersion(ProtocolError):
@@ -78,14 +99,22 @@ class Framer:
         self.limit = limit
         self._buffer = bytearray()
         self._start = 0
+        # Body and length of a packet that is too large; and how much of one that is passed over has still to come.
+        self._too_large = (0, 0)
+        self._left_out = 0
 
     def feed(self, data: bytes | memoryview) -> None:
+        if self._left_out:
+            gone = min(self._left_out, len(data))
+            self._left_out -= gone
+            data = data[gone:]
         self._buffer += data
 
     def next(self) -> tuple[int, bytes] | None:
         """The next packet's first byte and body; None until more is fed.
 
-        Raises ProtocolError as soon as the length is malformed or over the limit, before the body is there.
+        Raises ProtocolError as soon as the length is malformed or over the limit (`PacketTooLarge`), before the
+        body is there.
         """
         buffer, start = self._buffer, self._start
         length = shift = 0
@@ -101,13 +130,29 @@ class Framer:
             self._forget()
             return None
         if length > self.limit:
-            raise ProtocolError(f"packet of {length} bytes, allowed are {self.limit}")
+            self._too_large = (at + 1, length)
+            raise PacketTooLarge(buffer[start], length, self.limit)
         end = at + 1 + length
         if len(buffer) < end:
             self._forget()
             return None
         self._start = end
         return buffer[start], bytes(buffer[at + 1 : end])
+
+    def pass_over(self, keep: int) -> bytes | None:
+        """After PacketTooLarge: the first `keep` bytes of that packet's body; the rest is dropped as it comes.
+
+        None until those bytes are there, which `next` says with another PacketTooLarge after more was fed.
+        """
+        body, length = self._too_large
+        if len(self._buffer) < body + min(keep, length):
+            self._forget()
+            return None
+        head = bytes(self._buffer[body : body + min(keep, length)])
+        self._start = min(len(self._buffer), body + length)
+        self._left_out = body + length - self._start
+        self._forget()
+        return head
 
     def first_byte(self) -> int | None:
         """First byte of the next packet, as soon as it is there."""
@@ -199,7 +244,10 @@ def parse_connect(body: bytes) -> Connect:
 
 
 def parse_publish(flags: int, body: bytes) -> Publish:
-    """Section 3.3. The packet that matters for speed: cut by hand, and not with a cursor."""
+    """Section 3.3. The packet that matters for speed: cut by hand, and not with a cursor.
+
+    Raises BadTopic where only the topic is wrong, for readers who can do without the message.
+    """
     qos = flags >> 1 & 3
     if qos == 3 or (flags & 0x08 and not qos):
         raise ProtocolError("invalid flags of PUBLISH")
@@ -207,15 +255,15 @@ def parse_publish(flags: int, body: bytes) -> Publish:
     start = end + 2 if qos else end
     if len(body) < start:
         raise ProtocolError("packet ends within a field")
-    try:
-        topic = body[2:end].decode()
-    except UnicodeDecodeError:
-        raise ProtocolError("text is not UTF-8") from None
-    if not is_topic(topic):
-        raise ProtocolError("invalid topic name")
     packet_id = int.from_bytes(body[end:start], "big")
     if qos and not packet_id:
         raise ProtocolError("packet id 0")
+    try:
+        topic = body[2:end].decode()
+    except UnicodeDecodeError:
+        raise BadTopic("the topic is not UTF-8", packet_id) from None
+    if not is_topic(topic):
+        raise BadTopic("invalid topic name", packet_id)
     return Publish(topic, body[start:], qos, bool(flags & 1), packet_id)
 
 
@@ -255,11 +303,41 @@ def _check_count(filters: Sized) -> None:
 
 def parse_packet_id(body: bytes) -> int:
     """The body of PUBACK and PUBREL."""
-    cursor = _Cursor(body)
-    packet_id = cursor.packet_id()
-    if not cursor.at_end:
-        raise ProtocolError("bytes after the packet id")
+    packet_id = int.from_bytes(body, "big")
+    if len(body) != 2 or not packet_id:
+        raise ProtocolError("a packet id is two bytes, and not 0")
     return packet_id
+
+
+def parse_connack(body: bytes) -> int:
+    """Section 3.2: the return code, 0 where the connection is accepted."""
+    if len(body) != 2 or body[0] > 1:
+        raise ProtocolError("malformed CONNACK")
+    return body[1]
+
+
+def parse_suback(body: bytes) -> tuple[int, list[int]]:
+    """Section 3.9: packet id, and for each filter the QoS granted or `SUBACK_FAILURE`."""
+    codes = list(body[2:])
+    if not codes or not set(codes) <= {0, 1, 2, SUBACK_FAILURE}:
+        raise ProtocolError("malformed SUBACK")
+    return parse_packet_id(body[:2]), codes
+
+
+def connect(it: Connect) -> bytes:
+    """Section 3.1."""
+    flags = it.clean_session << 1
+    fields = [_text(it.client_id)]
+    if it.will is not None:
+        flags |= 0x04 | it.will.qos << 3 | it.will.retain << 5
+        fields += [_text(it.will.topic), _binary(it.will.payload)]
+    if it.username is not None:
+        flags |= 0x80
+        fields.append(_text(it.username))
+    if it.password is not None:
+        flags |= 0x40
+        fields.append(_binary(it.password))
+    return _packet(0x10, _text("MQTT"), bytes((MQTT_3_1_1, flags)), it.keep_alive.to_bytes(2, "big"), *fields)
 
 
 def connack_refused(refusal: Refusal) -> bytes:
@@ -280,8 +358,15 @@ def publish(
     return b"".join((bytes((head,)), _varint(length), len(topic).to_bytes(2, "big"), topic, identifier, payload))
 
 
+def subscribe(packet_id: int, wanted: Sequence[tuple[str, int]]) -> bytes:
+    """Section 3.8: filters, each with the QoS that is asked for."""
+    return _packet(
+        0x82, packet_id.to_bytes(2, "big"), *(_text(topic_filter) + bytes((qos,)) for topic_filter, qos in wanted)
+    )
+
+
 def suback(packet_id: int, codes: list[int]) -> bytes:
-    return b"".join((b"\x90", _varint(2 + len(codes)), packet_id.to_bytes(2, "big"), bytes(codes)))
+    return _packet(0x90, packet_id.to_bytes(2, "big"), bytes(codes))
 
 
 def unsuback(packet_id: int) -> bytes:
@@ -298,6 +383,24 @@ def pubrec(packet_id: int) -> bytes:
 
 def pubcomp(packet_id: int) -> bytes:
     return b"\x70\x02" + packet_id.to_bytes(2, "big")
+
+
+PINGREQ = b"\xc0\x00"
+PINGRESP = b"\xd0\x00"
+DISCONNECT = b"\xe0\x00"
+
+
+def _packet(first: int, *fields: bytes) -> bytes:
+    body = b"".join(fields)
+    return bytes((first,)) + _varint(len(body)) + body
+
+
+def _text(text: str) -> bytes:
+    return _binary(text.encode())
+
+
+def _binary(data: bytes) -> bytes:
+    return len(data).to_bytes(2, "big") + data
 
 
 def _varint(number: int) -> bytes:

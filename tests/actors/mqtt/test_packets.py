@@ -1,11 +1,21 @@
 import contextlib
+import dataclasses
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.broker import packets
-from actors.broker.packets import Connect, Framer, ProtocolError, Publish, UnsupportedVersion
+from actors.mqtt import packets
+from actors.mqtt.packets import (
+    BadTopic,
+    Connect,
+    Framer,
+    Kind,
+    PacketTooLarge,
+    ProtocolError,
+    Publish,
+    UnsupportedVersion,
+)
 from tests.actors.broker.clients import connect_packet, packet, text
 from tests.brokers import SUPERVISOR
 
@@ -169,3 +179,97 @@ def test_other_versions_are_told_apart(name, level):
 def test_malformed_publishes(flags, body):
     with pytest.raises(ProtocolError):
         packets.parse_publish(flags, body)
+
+
+clients = st.builds(
+    Connect,
+    client_id=names,
+    clean_session=st.booleans(),
+    keep_alive=st.integers(0, 65535),
+    username=names,
+    password=st.none() | st.binary(max_size=50),
+    will=st.none() | messages,
+)
+
+
+@given(clients, st.booleans())
+def test_what_a_client_says_of_itself_is_read_as_it_was_written(it, anonymous):
+    if anonymous:
+        it = dataclasses.replace(it, username=None, password=None)
+    data = packets.connect(it)
+    assert data[0] == Kind.CONNECT << 4
+    assert packets.parse_connect(body_of(data)) == it
+
+
+@given(st.integers(1, 65535), st.lists(st.tuples(names, st.integers(0, 2)), min_size=1, max_size=200))
+def test_subscribe_is_read_as_it_was_written(packet_id, wanted):
+    data = packets.subscribe(packet_id, wanted)
+    assert data[0] == Kind.SUBSCRIBE << 4 | 2
+    assert packets.parse_subscribe(body_of(data)) == (packet_id, wanted)
+
+
+@given(st.integers(1, 65535), st.lists(st.sampled_from((0, 1, 2, packets.SUBACK_FAILURE)), min_size=1, max_size=200))
+def test_suback_is_read_as_it_was_written(packet_id, codes):
+    data = packets.suback(packet_id, codes)
+    assert data[0] == Kind.SUBACK << 4
+    assert packets.parse_suback(body_of(data)) == (packet_id, codes)
+
+
+@given(st.binary(max_size=20))
+def test_any_bytes_as_a_brokers_answers_are_read_or_refused(body):
+    with contextlib.suppress(ProtocolError):
+        assert packets.parse_connack(body) == body[1]
+        assert len(body) == 2
+    with contextlib.suppress(ProtocolError):
+        packet_id, codes = packets.parse_suback(body)
+        assert packets.suback(packet_id, codes)[2:] == body
+    with contextlib.suppress(ProtocolError):
+        assert packets.puback(packets.parse_packet_id(body))[2:] == body
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\2\0", b"\0\0\0"])
+def test_malformed_connacks(body):
+    with pytest.raises(ProtocolError, match="CONNACK"):
+        packets.parse_connack(body)
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\1", b"\0\1\3", b"\0\1\0\x81", b"\0\0\0"])
+def test_malformed_subacks(body):
+    with pytest.raises(ProtocolError):
+        packets.parse_suback(body)
+
+
+@pytest.mark.parametrize("topic", [b"\xff\xfe", b"", b"a/+", b"#", b"a\0b", b"a" * 4097, b"/" * 200])
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_message_whose_topic_is_none_says_whom_to_acknowledge(topic, qos):
+    data = packets.publish(topic, b"x", qos=qos, packet_id=7, retain=False)
+    with pytest.raises(BadTopic) as caught:
+        packets.parse_publish(data[0] & 15, body_of(data))
+    assert caught.value.packet_id == 7 * qos
+
+
+LIMIT, KEPT = 60, 20
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=200)), max_size=8), st.data())
+def test_packets_that_are_too_large_are_passed_over_however_the_stream_is_cut(sent, data):
+    stream = b"".join(packet(first, body) for first, body in sent)
+    framer, found = Framer(LIMIT), []
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        framer.feed(stream[:size])
+        stream = stream[size:]
+        while True:
+            try:
+                each = framer.next()
+            except PacketTooLarge as large:
+                if (head := framer.pass_over(KEPT)) is None:
+                    break
+                found.append((large.first, head, large.length))
+            else:
+                if each is None:
+                    break
+                found.append((*each, len(each[1])))
+        # Never more than what one packet may have, its header, and what was fed at once.
+        assert len(framer._buffer) <= LIMIT + 5 + size
+    assert found == [(first, body if len(body) <= LIMIT else body[:KEPT], len(body)) for first, body in sent]
