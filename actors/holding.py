@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from actors.holder import Held, Holder, HolderFailed, Spawn, attach
@@ -107,6 +107,16 @@ class Holding:
                 # It was killed, and with it whatever may have come of this. The next one comes soon.
                 if self._holder is holder:
                     self._attached.clear()
+
+    def follow(self, held: Held, spawn: Spawn, *, unless: Iterable[int]) -> None:
+        """Leave a standing order: see `Holder.follow`. Nothing where the holder is lost, or another supervisor takes over.
+
+        Raises:
+            SpawnFailed: see there.
+        """
+        if self._holder is not None and self._attached.is_set() and not self.leaving:
+            with contextlib.suppress(HolderFailed):
+                self._holder.follow(held, spawn, unless=unless)
 
     def restore(self) -> None:
         """Write the missing records of those who run: somebody has removed the folder, and a killed holder's are found by them.

@@ -218,9 +218,10 @@ class Holder:
     def follow(self, held: Held, spawn: Spawn, *, unless: Iterable[int] = ()) -> None:
         """Leave a standing order: when `held` ends by itself, the holder starts `spawn` at once, and `Ended.successor` tells.
 
-        It is for one start. It does not where the code (`Ended.code`) is one of `unless`, or where something is left of the
-        tree: that is ended first, as ever. The order is replaced by the next, and taken back by `withdraw`, by each signal
-        that is sent, `stop` and `kill`, and with the attachment.
+        It is for one start. It does not where the code (`Ended.code`) is one of `unless`, where something is left of the
+        tree (that is ended first, as ever), or where several end within a moment: all but the first are left to you. The order
+        is replaced by the next, and taken back by `withdraw`, by each signal that is sent, `stop` and `kill`, and with the
+        attachment.
 
         Raises:
             SpawnFailed: the message says why. Nothing is changed.
@@ -230,7 +231,11 @@ class Holder:
         order, body = self._ordered(spawn)
         try:
             if held.running:
-                held._standing = spawn  # noqa: SLF001
+                # What it takes to say why it failed; one is kept for each worker.
+                held._standing = replace(  # noqa: SLF001
+                    spawn,
+                    environment={name: spawn.environment[name] for name in ("PATH",) if name in spawn.environment},
+                )
                 held._ordered.add(spawn.instance)  # noqa: SLF001
                 self._send(pack(do="follow", after=held.instance, unless=",".join(map(str, unless)), **order), (body,))
         finally:

@@ -583,7 +583,8 @@ class Holder:
         """Carry out the standing order."""
         assert worker.standing is not None
         fields, data, body = worker.standing
-        if str(code) in fields["unless"].split(","):
+        # Without a spare another was started a moment ago: how many may start at a time is the supervisor's to say.
+        if self.spare is None or str(code) in fields["unless"].split(","):
             return
         try:
             self._start(fields, data, body)

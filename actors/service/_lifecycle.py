@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
 from signal import Signals
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from msgspec import Struct
 
@@ -47,6 +47,7 @@ from actors.service._events import (
     Withdraw,
 )
 from actors.service._policy import LONGEST_TURN, Mishaps, Policy
+from schemas.manifest import Restart as RestartPolicy
 from schemas.states import DOWN_STATES, PROCESS_STATES, Lifecycle
 
 KEPT_ENDS: Final = 20
@@ -103,6 +104,15 @@ class _Instance(Struct):
     kill_after: float = KILL_AGAIN
 
 
+class Foreseen(NamedTuple):
+    """A start that is made at once if the present instance ends by itself: from what moment on (CLOCK_MONOTONIC, seconds), and
+    the codes of ends after which it is not made.
+    """
+
+    at: float
+    unless: frozenset[int]
+
+
 class Life:
     """Keeps the state of one worker. `feed` it what happens; do what it says, in that order.
 
@@ -130,6 +140,8 @@ class Life:
         self.due: float | None = None
         """When `Due` is wanted: in `backing-off`, the time of the next start."""
         self._new_instance = new_instance
+        self.next_instance: str | None = None
+        """What the next instance is to be called, where somebody has already said so."""
         self._mishaps = Mishaps(draw)
         self._now = now
         self._closing = False
@@ -161,6 +173,23 @@ class Life:
     def coming_up(self) -> bool:
         """It starts, and has not taken so long or been so silent that nobody waits for it any more."""
         return self.state is Lifecycle.STARTING and self._has_turn
+
+    def foresee(self) -> Foreseen | None:
+        """Say what would be started at once if the worker ended by itself; None where nothing would.
+
+        It holds until the next event, and may turn out otherwise: its turn to start is not foreseen.
+        """
+        ready_at, policy = self.ready_at, self.policy
+        if (
+            self.state not in {Lifecycle.READY, Lifecycle.UNHEALTHY}
+            or ready_at is None
+            or policy.restart is RestartPolicy.NEVER
+        ):
+            return None
+        at = self._mishaps.at_once_from(policy, ready_at)
+        if at is None:
+            return None
+        return Foreseen(at, policy.success if policy.restart is RestartPolicy.ON_FAILURE else frozenset())
 
     def feed(self, event: Event, now: Moment) -> list[Action]:
         """Take what has happened; what is to be done about it, in this order."""
@@ -213,7 +242,8 @@ class Life:
 
     def _spawn(self, _event: Granted) -> None:
         self._has_turn = True
-        self._instance = _Instance(self._new_instance())
+        self._instance = _Instance(self.next_instance or self._new_instance())
+        self.next_instance = None
         self._move(Lifecycle.STARTING, self._why)
         self._arm(self._now.steady + SPAWN_PATIENCE)
         self._do(Spawn(self._instance.name, self._why))

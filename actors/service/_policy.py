@@ -98,3 +98,13 @@ class Mishaps:
         if ready_at is not None and self._failures == 1 and backoff.at_once_if_ready:
             return 0.0
         return delay_of(backoff, self._failures, self._draw())
+
+    def at_once_from(self, policy: Policy, ready_at: float) -> float | None:
+        """From when on `ended` of one that was ready at that time gives 0, if nothing else happens; None: never."""
+        backoff, intensity = policy.backoff, policy.intensity
+        if not backoff.at_once_if_ready:
+            return None
+        at = ready_at + backoff.reset_after if self._failures else ready_at
+        if intensity.restarts and len(self._ends) >= intensity.restarts:
+            at = max(at, self._ends[-intensity.restarts] + intensity.window)
+        return at

@@ -20,14 +20,14 @@ import msgspec
 
 from actors import trees
 from actors.holder import Ended as ProcessEnded
-from actors.holder import Held, HolderFailed, SpawnFailed, new_instance
+from actors.holder import Held, HolderFailed, Spawn, SpawnFailed, new_instance
 from actors.output import Output, OutputLimits, Record, StreamName
 from actors.process import Command
 from actors.runtime import OutcomeUnknown, Rejected
 from actors.service import _events as ev
 from actors.service._files import WorkerFiles
 from actors.service._fleet import Present
-from actors.service._lifecycle import Life
+from actors.service._lifecycle import Foreseen, Life
 from actors.service._log import LifeLog, ServiceLog, why
 from actors.service._memory import MemoryWatch
 from actors.service._policy import Policy
@@ -48,6 +48,9 @@ _WATCHED = ("readiness", "liveness", "health_topic", "grace")
 """Keys of the manifest by which a worker is looked after."""
 
 _STREAMS: Mapping[int, StreamName] = {1: "stdout", 2: "stderr"}
+
+FORESIGHT = 0.5
+"""Seconds after which a worker that is ready is provided for: the start of others needs the processor more."""
 
 STARTS_WITHIN = 2.0
 """Seconds that a start has to come to a process, before another supervisor takes over."""
@@ -107,6 +110,11 @@ class Runner:
         self._memory: MemoryWatch | None = None
         self._taking: asyncio.Task[None] | None = None
         self._doomed = ""
+        self._foresight: asyncio.TimerHandle | None = None
+        # One whose end was followed by the holder, until it is decided what becomes of the follower; and the end of one
+        # that is not wanted.
+        self._followed: Held | None = None
+        self._ending_follower: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
         self._down.set()
         self._spawned = asyncio.Event()
@@ -145,6 +153,7 @@ class Runner:
         before, self._service = self._service, service
         self._spawning.configure(service)
         self.life.policy = Policy.of(service)
+        self._look_ahead()
         watch, held = self._watch, self._held
         if any(getattr(before, key) != getattr(service, key) for key in _WATCHED) and watch and held and held.running:
             watch.close()
@@ -212,6 +221,8 @@ class Runner:
             gone.cancel()
         if self._watch is not None:
             await self._watch.gone()
+        if self._ending_follower is not None:
+            await self._ending_follower
 
     async def settled(self) -> None:
         """Return when no start is under way: one that is cut off costs the new process its life."""
@@ -224,8 +235,12 @@ class Runner:
         self._let_go = True
         self._arm(None)
         self._rest()
+        if self._foresight is not None:
+            self._foresight.cancel()
         if self._taking is not None:
             self._taking.cancel()
+        if self._ending_follower is not None:
+            self._ending_follower.cancel()
         if self._held is not None and self._held.running:
             self._around.holding.rests[self._held.instance] = self.output.release()
         self._around.fleet.leave(self._service.name)
@@ -247,6 +262,8 @@ class Runner:
         if note is not None and held is not None and life.ready_at != note.ready_at and held.instance == life.instance:
             self._note = note.ready(life.ready_at)
             held.annotate(self._note.text())
+        if life.state is not before:
+            self._look_ahead()
 
     def _do(self, action: ev.Action) -> None:
         fleet, name = self._around.fleet, self._service.name
@@ -314,6 +331,12 @@ class Runner:
 
     async def _spawn_now(self, instance: str) -> None:
         spawn = watch = None
+        if self._ending_follower is not None:
+            await self._ending_follower
+        followed, self._followed = self._followed, None
+        if followed is not None and followed.ended.result().successor == instance:
+            await self._take_follower(instance, followed)
+            return
         try:
             knows = await self._prepare()
             watch = self._new_watch(instance)
@@ -327,8 +350,7 @@ class Runner:
         except (SpawnFailed, HolderFailed, OSError, Rejected, OutcomeUnknown, ValueError) as error:
             if watch is not None:
                 watch.close()
-            retry = not isinstance(error, SpawnFailed) or (spawn is not None and passes(spawn, error))
-            self.feed(ev.SpawnFailed(instance, f"it cannot be started: {why(error)}", retry))
+            self._not_spawned(instance, error, spawn)
             return
         except BaseException:
             if watch is not None:
@@ -339,6 +361,68 @@ class Runner:
         self._began(held, watch)
         if self._doomed == instance:
             held.kill()
+
+    def _not_spawned(self, instance: str, error: Exception, spawn: Spawn | None = None) -> None:
+        retry = not isinstance(error, SpawnFailed) or passes(error, spawn)
+        self.feed(ev.SpawnFailed(instance, f"it cannot be started: {why(error)}", retry))
+
+    # -- a start ahead of its time
+
+    def _look_ahead(self) -> None:
+        """Have the holder make the next start by itself, where it would be made at once: that saves the way to here and back."""
+        if self._foresight is not None:
+            self._foresight.cancel()
+            self._foresight = None
+        held, foreseen = self._held, self.life.foresee()
+        if held is None:
+            return
+        held.withdraw()
+        self.life.next_instance = None
+        # A notify socket is opened for each start before there is anybody to use it.
+        if foreseen is not None and not isinstance(self._service.readiness, NotifyProbe):
+            loop = asyncio.get_running_loop()
+            at = max(foreseen.at, loop.time() + FORESIGHT)
+            self._foresight = loop.call_at(at, self._provide, held, foreseen, context=Context())
+
+    def _provide(self, held: Held, foreseen: Foreseen) -> None:
+        self._foresight = None
+        if held.running and self.life.foresee() == foreseen:
+            self._run(self._leave_order(held, foreseen))
+
+    async def _leave_order(self, held: Held, foreseen: Foreseen) -> None:
+        try:
+            knows = await self._prepare()
+            environment = self._spawning.environment(None)
+            # What was prepared is current, and so is this: nothing is waited for in between.
+            if held is self._held and self.life.foresee() == foreseen:
+                self.life.next_instance = instance = new_instance()
+                order = self._spawning.order(instance, environment, knows)
+                self._around.holding.follow(held, order, unless=foreseen.unless)
+        except (SpawnFailed, OSError, Rejected, OutcomeUnknown, ValueError):
+            return  # the start will say it, if it is still so then
+
+    async def _take_follower(self, instance: str, followed: Held) -> None:
+        """Take over what the holder has started by the order that was left with it."""
+        try:
+            held = await followed.successor()
+        except (SpawnFailed, HolderFailed) as error:
+            self._not_spawned(instance, error)
+            return
+        self._note = Note.read(held.note).spawned(time.monotonic())
+        self._attach(held)
+        self.feed(ev.Spawned(instance, held.pid))
+        held.annotate(self._note.text())
+        self._began(held, self._new_watch(instance))
+        if self._doomed == instance:
+            held.kill()
+
+    async def _end_follower(self, followed: Held) -> None:
+        """It has not its turn, or is not wanted any more."""
+        with contextlib.suppress(SpawnFailed, HolderFailed):
+            held = await followed.successor()
+            held.kill()
+            await held.ended
+            held.forget()
 
     def _attach(
         self,
@@ -414,7 +498,13 @@ class Runner:
             # It is not to blame, so it does not count as a failure of its own.
             self.feed(ev.Renew(f"it was lost: {ended.failure}"))
             how = f"was lost: {ended.failure}"
+        self._followed = held if ended.successor else None
+        if not ended.successor:
+            self.life.next_instance = None
         self.feed(ev.Ended(held.instance, ended.code, how, tree_gone, memory=ended.memory or None))
+        if ended.successor and self.life.instance != ended.successor:
+            self._followed = self.life.next_instance = None
+            self._ending_follower = asyncio.ensure_future(self._end_follower(held))
         self._run(self._recall(held.instance))
 
     async def _recall(self, instance: str) -> None:

@@ -61,6 +61,9 @@ class Note:
     def ready(self, at: float | None) -> "Note":
         return replace(self, ready_at=at)
 
+    def spawned(self, at: float) -> "Note":
+        return replace(self, spawned_at=at)
+
     def differing(self, values: Mapping[str, JSON]) -> list[str]:
         """Names of the settings that have another value than it knows."""
         now = {key: digest(self.salt, value) for key, value in values.items()}
@@ -179,12 +182,16 @@ class Spawning:
         )
 
 
-def passes(spawn: Spawn, error: SpawnFailed) -> bool:
-    """Whether a start that failed may succeed the next time without anybody mending something."""
+def passes(error: SpawnFailed, spawn: Spawn | None) -> bool:
+    """Whether a start that failed may succeed the next time without anybody mending something. `spawn`: what was ordered, if
+    it came to that.
+    """
     cause = error.__context__
     if cause is not None and not isinstance(cause, OSError | LookupError):
         # A step of the new process, and its error number.
         return getattr(cause, "code", 0) in _PASSES
+    if spawn is None:
+        return False
     try:
         spawn.order()
     except SpawnFailed:

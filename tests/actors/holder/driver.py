@@ -56,8 +56,8 @@ async def churn(holder: Holder, folder: Path, service: str, dice: random.Random)
         held = await present(holder, folder, service)
         if service == "lone":
             holder.follow(held, spawn(folder, service))
-            # What follows needs a moment until it is alone in its session: not every round is one of its kind.
-            await asyncio.sleep(dice.uniform(0, 0.01))
+            # The holder needs a moment until it has a spare: not every round is one of its kind.
+            await asyncio.sleep(dice.uniform(0, 0.06))
         if dice.random() < 0.5:
             os.kill(held.pid, signal.SIGKILL)
             await asyncio.shield(held.ended)

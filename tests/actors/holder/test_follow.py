@@ -19,6 +19,11 @@ async def next_of(held: Held) -> Held:
         return await held.successor()
 
 
+async def ready_to_follow(place: Place) -> None:
+    """The holder has a spare: without one it leaves the start to us."""
+    await eventually(lambda: len(place.holders()) == 2, what="the spare")
+
+
 def sleeper(place: Place, **more: object) -> Spawn:
     return place.shell("worker", "echo up $TARS_INSTANCE; exec sleep 600", **more)
 
@@ -27,6 +32,7 @@ async def test_the_next_one_is_there_by_itself_once(place: Place) -> None:
     holder = await place.attach()
     held = await holder.spawn(sleeper(place))
     order = sleeper(place, note="second")
+    await ready_to_follow(place)
     holder.follow(held, order)
     os.kill(held.pid, signal.SIGKILL)
     following = await next_of(held)
@@ -50,6 +56,7 @@ async def test_one_after_the_other_each_on_record_beside_the_last(place: Place) 
     record = place.folder / "instances" / "worker"
     held = await holder.spawn(sleeper(place))
     for _ in range(50):
+        await ready_to_follow(place)
         holder.follow(held, order := sleeper(place))
         assert {held.instance, order.instance} == {record.read_text()[:32], record.read_text()[32:]}
         os.kill(held.pid, signal.SIGKILL)
@@ -64,6 +71,7 @@ async def test_a_later_order_takes_the_place_of_an_earlier(place: Place) -> None
     held = await holder.spawn(sleeper(place))
     orders = [sleeper(place) for _ in range(3)]
     for order in orders:
+        await ready_to_follow(place)
         holder.follow(held, order)
     # Each may have been started already, for all that is known here.
     recorded = (place.folder / "instances" / "worker").read_text()
@@ -78,6 +86,7 @@ async def test_a_later_order_takes_the_place_of_an_earlier(place: Place) -> None
 async def test_not_after_an_end_that_it_is_not_for(place: Place, code: int) -> None:
     holder = await place.attach()
     held = await holder.spawn(place.shell("worker", f"read x < {place.folder}/go; exit {code}"))
+    await ready_to_follow(place)
     holder.follow(held, sleeper(place), unless=(0, 3))
     (place.folder / "go").write_text("go\n")
     assert await ended(held) == code
@@ -91,6 +100,7 @@ async def test_not_while_something_is_left_of_the_tree(place: Place) -> None:
     holder = await place.attach()
     held = await holder.spawn(place.shell("worker", "(setsid sleep 600 &); echo up; exec sleep 600"))
     await read_line(held.stdout)
+    await ready_to_follow(place)
     holder.follow(held, sleeper(place))
     os.kill(held.pid, signal.SIGKILL)
     assert await ended(held) == -signal.SIGKILL
@@ -105,6 +115,7 @@ async def test_daemons_of_another_worker_do_not_keep_it_from_it(place: Place) ->
     other = await holder.spawn(place.shell("other", "(setsid sleep 600 &); (sleep 600 &); echo up; exec sleep 600"))
     await read_line(other.stdout)
     held = await holder.spawn(sleeper(place))
+    await ready_to_follow(place)
     holder.follow(held, sleeper(place))
     os.kill(held.pid, signal.SIGKILL)
     following = await next_of(held)
@@ -119,6 +130,7 @@ async def test_what_was_taken_back_before_never_happens(place: Place, how: str) 
     holder = await place.attach()
     for _ in range(10):
         held = await holder.spawn(sleeper(place))
+        await ready_to_follow(place)
         holder.follow(held, sleeper(place))
         match how:
             case "withdraw":
@@ -140,6 +152,7 @@ async def test_what_was_taken_back_before_never_happens(place: Place, how: str) 
 async def test_a_stop_that_comes_too_late_ends_the_next_one_too(place: Place) -> None:
     holder = await place.attach()
     held = await holder.spawn(sleeper(place))
+    await ready_to_follow(place)
     holder.follow(held, sleeper(place))
     os.kill(held.pid, signal.SIGKILL)
     # The holder has followed it; nobody here has heard of that.
@@ -164,6 +177,7 @@ def await_following(place: Place, held: Held) -> None:
 async def test_without_a_supervisor_nobody_follows(place: Place) -> None:
     holder = await place.attach()
     held = await holder.spawn(sleeper(place))
+    await ready_to_follow(place)
     holder.follow(held, sleeper(place))
     pid = held.pid
     await holder.detach()
@@ -182,6 +196,7 @@ async def followed_unheard(place: Place) -> tuple[Holder, Held]:
     holder = await place.attach()
     script = f"echo first; read x < {place.folder}/go; echo last; kill -9 $$"
     held = await holder.spawn(place.shell("worker", script))
+    await ready_to_follow(place)
     holder.follow(held, sleeper(place))
     (place.folder / "go").write_text("go\n")
     await_following(place, held)
@@ -207,6 +222,7 @@ async def test_one_supervisor_dies_before_it_hears_of_it_and_the_next_finds_one(
 async def test_one_that_cannot_be_started_says_why(place: Place) -> None:
     holder = await place.attach()
     held = await holder.spawn(sleeper(place))
+    await ready_to_follow(place)
     holder.follow(held, place.spawn("worker", "/no/such/program"))
     os.kill(held.pid, signal.SIGKILL)
     with pytest.raises(SpawnFailed, match="there is no program /no/such/program"):
@@ -220,6 +236,7 @@ async def test_one_that_cannot_be_started_says_why(place: Place) -> None:
 async def test_a_successor_that_is_gone_is_not_waited_for_by_the_next_supervisor(place: Place) -> None:
     holder = await place.attach()
     held = await holder.spawn(sleeper(place))
+    await ready_to_follow(place)
     holder.follow(held, sleeper(place))
     os.kill(held.pid, signal.SIGKILL)
     following = await next_of(held)
