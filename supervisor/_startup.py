@@ -12,18 +12,24 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from _pickle import PicklingError
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 PUT_OFF: Final[Mapping[str, str]] = {
+    "bz2": "for archives that `shutil` would unpack",
     "ctypes": "for the holder, whose program we import for its words alone",
     "difflib": "for the suggestions in messages about mistakes",
+    "html.entities": "for names of characters in HTML that is read: half a MiB",
     "importlib.metadata": "for plugins of Pydantic; it imports most of `email`, zipfile and csv: 20 ms, 2 MiB",
     "logging.config": "for a log that uvicorn or Litestar would set up",
+    "lzma": "for archives that `shutil` would unpack",
     "pdb": "for Litestar's debug mode",
+    "pickle": "for loggers that are sent to another process, which structlog refuses",
+    "sysconfig": "for time zones: `zoneinfo`, which Pydantic imports, reads all of Python's build settings for one of them",
     "uvicorn": "its `__init__` imports its command line; the parts of it that are used here are submodules",
     "yaml": "for a document in YAML that Litestar would make",
 }
@@ -44,6 +50,12 @@ def _version(distribution: str) -> str:
     return found.pop() if len(found) == 1 else _awake("importlib.metadata").version(distribution)
 
 
+def _config_var(name: str) -> Any:
+    # As CPython's configure has it; asked for by `zoneinfo`, and nothing here names a time zone.
+    zones = "/usr/share/zoneinfo:/usr/lib/zoneinfo:/usr/share/lib/zoneinfo:/etc/zoneinfo"
+    return zones if name == "TZPATH" else _awake("sysconfig").get_config_var(name)
+
+
 class _Library:
     """A `ctypes.CDLL` that is loaded when something is looked up in it."""
 
@@ -57,13 +69,31 @@ class _Library:
         return function
 
 
-_FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
+class _Entities(Mapping[str, str]):
+    """`html.entities.html5`, which is executed when something is looked up in it."""
+
+    def __getitem__(self, name: str) -> str:
+        found: str = _awake("html.entities").html5[name]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_awake("html.entities").html5)
+
+    def __len__(self) -> int:
+        return len(_awake("html.entities").html5)
+
+
+_INSTEAD: Final[Mapping[str, Any]] = {
     "ctypes.CDLL": _Library,
+    # `html` imports it, whatever it is used for.
+    "html.entities.html5": _Entities(),
     # Pydantic imports it, and calls it where plugins are wanted; Litestar wants its own version.
     "importlib.metadata.entry_points": _entry_points,
     "importlib.metadata.version": _version,
+    "pickle.PicklingError": PicklingError,
+    "sysconfig.get_config_var": _config_var,
 }
-"""Functions that are looked up in a put off module by others: they are given these, which wake it where they must."""
+"""What others look up in a put off module while they are imported: they are given these, which wake it where they must."""
 
 
 class _Later(ModuleType):
@@ -73,12 +103,15 @@ class _Later(ModuleType):
     """
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__path__":
+            # Each `from` import asks for that; a package has it from its specification.
+            raise AttributeError(name)
         home = _HOMES.get(f"{self.__name__}.{name}")
         if home is not None:
             return getattr(importlib.import_module(home), name)
-        function = _FUNCTIONS.get(f"{self.__name__}.{name}")
-        if function is not None and self in _waiting:
-            return function
+        instead = _INSTEAD.get(f"{self.__name__}.{name}")
+        if instead is not None and self in _waiting:
+            return instead
         _execute(self)
         return object.__getattribute__(self, name)
 

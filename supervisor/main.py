@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -30,13 +30,16 @@ PROGRAM = "tars-supervisor"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: the process's) ask for, and return its exit code."""
     _open_standard_descriptors()
-    given = _parser().parse_args(arguments)
-    try:
-        if given.command == "run":
-            return _run(given.succeed)
-        return _check() if given.command == "check" else _upgrade(given.timeout)
-    except KeyboardInterrupt:
-        return OK
+    environ = dict(os.environ)
+    # Around the command line, too: argparse imports more than it needs.
+    with short_start():
+        given = _parser().parse_args(arguments)
+        try:
+            if given.command == "run":
+                return _run(given.succeed, environ)
+            return _check() if given.command == "check" else _upgrade(given.timeout)
+        except KeyboardInterrupt:
+            return OK
 
 
 def _open_standard_descriptors() -> None:
@@ -92,29 +95,27 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _run(succeed: int | None) -> int:
-    environ = dict(os.environ)
+def _run(succeed: int | None, environ: Mapping[str, str]) -> int:
     # Until the loop has handlers of its own, SIGTERM ends a start as ctrl-C does: what holds a lock lets go.
     signal.signal(signal.SIGTERM, _interrupt)
     # There is nothing to upgrade yet, and its default would end us.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    with short_start():
-        from supervisor.boot import StartRefused, prepare  # noqa: PLC0415 - see the module's docstring
+    from supervisor.boot import StartRefused, prepare  # noqa: PLC0415 - see the module's docstring
 
-        succession = None
-        try:
-            if succeed is not None:
-                succession, boot = _succeed(succeed)
-            else:
-                boot = prepare(os.environ, Path.cwd())
-            with boot.folders:
-                from supervisor.run import run_supervisor  # noqa: PLC0415 - only once nothing stands against it
+    succession = None
+    try:
+        if succeed is not None:
+            succession, boot = _succeed(succeed)
+        else:
+            boot = prepare(os.environ, Path.cwd())
+        with boot.folders:
+            from supervisor.run import run_supervisor  # noqa: PLC0415 - only once nothing stands against it
 
-                return run_supervisor(boot, environ, succession)
-        except StartRefused as refused:
-            if succession is not None:
-                succession.refuse(refused.lines)
-            return _refuse(refused)
+            return run_supervisor(boot, environ, succession)
+    except StartRefused as refused:
+        if succession is not None:
+            succession.refuse(refused.lines)
+        return _refuse(refused)
 
 
 def _succeed(descriptor: int) -> "tuple[Succession, Boot]":

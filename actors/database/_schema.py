@@ -1,6 +1,6 @@
 """Opening: the connection's settings, the numbered migrations, the log grown ahead of use."""
 
-import contextlib
+import os
 import re
 import sqlite3
 import uuid
@@ -122,24 +122,37 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     return 0
 
 
+_LOG_HEADER, _FRAME_HEADER = 32, 24
+"""Bytes of the log before its first frame, and of a frame before its page."""
+_ZEROS = bytes(64 * 1024)
+
+
 def grow_log(connection: sqlite3.Connection, path: Path, *, pages: int) -> None:
     """Have the log as large as it will be between two checkpoints: a file that grows costs each commit more.
 
-    A full disk or a busy reader only leaves it smaller.
+    It gets zeros behind its end, where SQLite finds no frame, as behind the last one of a log that was written anew from its
+    start (https://sqlite.org/fileformat2.html#walformat). Holes would not do: they are filled at a commit's cost. A full disk
+    or a busy writer only leaves it as it is.
     """
     (page_size,) = connection.execute(sql.PAGE_SIZE).fetchone()
-    log = path.with_name(path.name + "-wal")
-    with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size >= pages * page_size:
-            return
+    size = _LOG_HEADER + pages * (_FRAME_HEADER + page_size)
     try:
+        # Nobody else appends to it meanwhile.
         connection.execute(sql.BEGIN)
-        for statement in sql.GROW:
-            connection.execute(statement, (pages * page_size,) if "?" in statement else ())
-        connection.execute(sql.COMMIT)
-        connection.execute(sql.CHECKPOINT_RESTART)
-    except sqlite3.OperationalError:
-        rollback(connection)
+        try:
+            with path.with_name(path.name + "-wal").open("r+b") as log:
+                end = log.seek(0, os.SEEK_END)
+                try:
+                    for at in range(end, size, len(_ZEROS)):
+                        log.write(_ZEROS[: size - at])
+                    log.flush()
+                    os.fdatasync(log.fileno())
+                except OSError:
+                    log.truncate(end)
+        finally:
+            rollback(connection)
+    except (sqlite3.OperationalError, OSError):
+        return
 
 
 def rollback(connection: sqlite3.Connection) -> None:

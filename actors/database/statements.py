@@ -29,14 +29,6 @@ INSERT_META: Final = """
     ON CONFLICT (id) DO NOTHING
 """
 
-# The log is grown once, by writing and dropping a table as large as the log shall be.
-
-GROW: Final = (
-    "CREATE TABLE filler (content BLOB NOT NULL)",
-    "INSERT INTO filler (content) VALUES (zeroblob(?))",
-    "DROP TABLE filler",
-)
-CHECKPOINT_RESTART: Final = "PRAGMA wal_checkpoint(RESTART)"
 CHECKPOINT_TRUNCATE: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 
 # Transactions.

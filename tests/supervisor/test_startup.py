@@ -36,7 +36,11 @@ NOT_NEEDED = {
     "websockets",
     "zipfile",
 }
-PUT_OFF = {"ctypes", "difflib", "importlib.metadata", "logging.config", "pdb", "uvicorn", "yaml"}
+PUT_OFF = {
+    "bz2", "ctypes", "difflib", "html.entities", "importlib.metadata", "logging.config", "lzma", "pdb", "pickle",
+    "sysconfig", "uvicorn",
+    "yaml",
+}  # fmt: skip
 
 # What is put off is found, but not executed: `type` does not wake it.
 RUN = """

@@ -1,5 +1,8 @@
 """Tables that others know, and the numbered migrations."""
 
+import resource
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import orjson
 import pytest
 
 from actors.database import DatabaseActor
-from actors.database._schema import Migration, migrate, migrations
+from actors.database._schema import Migration, grow_log, migrate, migrations
 from actors.database._store import Store
 from schemas.records import Committed, StoreUnavailable
 from tests.actors.database.conftest import Starter
@@ -146,6 +149,43 @@ def test_the_log_is_grown_before_it_is_used(path: Path) -> None:
             (outcome,) = store.commit([request(change(STT, version, {"a": version}))])
             assert isinstance(outcome, Committed)
         assert log.stat().st_size == size
+
+
+@pytest.mark.parametrize("commits", [0, 1, 60])
+def test_a_grown_log_is_read_to_its_last_frame_and_no_further(path: Path, tmp_path: Path, commits: int) -> None:
+    """As after a kill: the zeros behind the frames are nothing to SQLite, nor are they where there is no frame yet."""
+    store = Store(path, autocheckpoint=100)
+    with closing(store.open()) as connection:
+        store.ensure(new(STT))
+        # All that is there so far goes into the database, and the next frame to the start of the log.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        grow_log(connection, path, pages=200)
+        for version in range(1, commits + 1):
+            store.commit([request(change(STT, version, {"a": version}))])
+        left = tmp_path / "left.db"
+        for suffix in ("", "-wal"):
+            shutil.copyfile(path.with_name(path.name + suffix), left.with_name(left.name + suffix))
+        expected = store.load()
+    again = Store(left, autocheckpoint=100)
+    with closing(again.open()):
+        assert again.load() == expected
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(path: Path) -> None:
+    store = Store(path, autocheckpoint=100)
+    with closing(store.open()) as connection:
+        log = path.with_name(path.name + "-wal")
+        size = log.stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100_000, limits[1]))
+            grow_log(connection, path, pages=500)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert log.stat().st_size == size
+        store.ensure(new(STT))
 
 
 def test_an_acknowledged_write_is_on_disk(path: Path) -> None:
