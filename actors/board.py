@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from schemas.health import ComponentHealth, HealthReport
-from schemas.messages import StateMessage
 from schemas.status import ServiceStatus
 
 
@@ -51,7 +50,6 @@ class Board:
     """`services` keeps the manifest's order; each service's actor writes its own entry, the health actor the rest."""
 
     services: dict[str, ServiceView] = field(default_factory=dict)
-    states: dict[str, StateMessage] = field(default_factory=dict)
     statuses: dict[str, ServiceStatus] = field(default_factory=dict)
     health: HealthReport = field(default_factory=HealthReport)
     components: dict[str, ComponentHealth] = field(default_factory=dict)

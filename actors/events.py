@@ -12,9 +12,9 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from actors.exact import exact
 from actors.output import Ring
 from schemas.health import HealthReport
-from schemas.messages import StateMessage
 
 KEPT: Final = 1000
 KEPT_BYTES: Final = 512 * 1024
@@ -39,22 +39,23 @@ class Event(Protocol):
     def subject(self) -> str | None: ...
 
     @property
-    def data(self) -> Mapping[str, Any]: ...
+    def data(self) -> Mapping[str, Any] | orjson.Fragment: ...
 
 
 class StateChanged(Struct, frozen=True):
-    """A service or its worker is in another state; the data is that of `system/state/<service>`."""
+    """A service or its worker is in another state; `text` is the message on `system/state/<service>`."""
 
     name: ClassVar[str] = "state"
-    state: StateMessage
+    service: str
+    text: bytes
 
     @property
     def subject(self) -> str:
-        return self.state.service
+        return self.service
 
     @property
-    def data(self) -> Mapping[str, Any]:
-        return self.state.model_dump(mode="json")
+    def data(self) -> orjson.Fragment:
+        return orjson.Fragment(self.text)
 
 
 class HealthChanged(Struct, frozen=True):
@@ -150,7 +151,7 @@ class Events:
         if event.subject is not None:
             # Bounded by the number of services.
             self._newest[event.name, event.subject] = number
-        published = Published(self._id(number), event.name, orjson.dumps(event.data), event.subject)
+        published = Published(self._id(number), event.name, exact(orjson.dumps(event.data)), event.subject)
         self._ring.add(published)
         return published.id
 

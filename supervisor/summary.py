@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from schemas.messages import StateMessage
 from schemas.states import Lifecycle
+from schemas.status import ServiceStatus
 
 GLYPHS = {
     Lifecycle.READY: "●",
@@ -35,7 +35,7 @@ class Summary:
     look: str | None = field(repr=False)
     """A command line with which the owner looks around on the broker."""
     token: str | None = field(repr=False)
-    states: Sequence[StateMessage]
+    states: Sequence[ServiceStatus]
     seconds: float
 
     def text(self) -> str:

@@ -275,14 +275,14 @@ class System:
                 left = tuple(each for each in self._boot.manifest.services if each.name != name)
                 self._boot = replace(self._boot, manifest=self._boot.manifest.model_copy(update={"services": left}))
         # In the manifest's order.
-        for kept in (self._board.services, self._board.states, self._board.statuses):
+        for kept in (self._board.services, self._board.statuses):
             _sort(kept, list(self._services))
         if failed:
             raise failed[0]
 
     def _forget(self, name: str) -> None:
         """Take what is shown of a service that left the manifest away; its row stays in the store."""
-        for kept in (self._board.services, self._board.states, self._board.statuses, self._fleet.present):
+        for kept in (self._board.services, self._board.statuses, self._fleet.present):
             kept.pop(name, None)
         self._board.components.pop(of_service(name), None)
         for topic in (f"system/config/{name}", f"system/state/{name}", f"system/applied/{name}"):
@@ -470,7 +470,7 @@ class System:
             broker=f"{address} ({kind})",
             look=self._look_around() if self._embedded else None,
             token=made.admin_token.get_secret_value() if made.admin_token is not None else None,
-            states=tuple(self._board.states.values()),
+            states=tuple(self._board.statuses.values()),
             seconds=time.monotonic() - self._began,
         )
 

@@ -15,6 +15,8 @@ PRAGMAS: Final = (
     # No function with side effects may be run from a schema that somebody else may have written.
     "PRAGMA trusted_schema = OFF",
     "PRAGMA temp_store = MEMORY",
+    # KiB: a change touches some ten pages, and the kernel has the others. It would grow to 2 MB in time.
+    "PRAGMA cache_size = -512",
 )
 JOURNAL_MODE: Final = "PRAGMA journal_mode = WAL"
 AUTOCHECKPOINT: Final = "PRAGMA wal_autocheckpoint = {pages:d}"

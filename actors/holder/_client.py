@@ -232,10 +232,8 @@ class Holder:
         try:
             if held.running:
                 # What it takes to say why it failed; one is kept for each worker.
-                held._standing = replace(  # noqa: SLF001
-                    spawn,
-                    environment={name: spawn.environment[name] for name in ("PATH",) if name in spawn.environment},
-                )
+                path = {name: spawn.environment[name] for name in ("PATH",) if name in spawn.environment}
+                held._standing = replace(spawn, environment=path, note="")  # noqa: SLF001
                 held._ordered.add(spawn.instance)  # noqa: SLF001
                 self._send(pack(do="follow", after=held.instance, unless=",".join(map(str, unless)), **order), (body,))
         finally:

@@ -101,11 +101,14 @@ class Ring:
         self.clear()
 
     def clear(self) -> None:
-        self.pieces: deque[tuple[int, float, bytearray]] = deque()
+        # None is made for a worker that says nothing meanwhile: there may be a hundred.
+        self.pieces: deque[tuple[int, float, bytearray]] | None = None
         self.size = 0
         self.dropped = 0
 
     def add(self, stream: int, data: bytes) -> None:
+        if self.pieces is None:
+            self.pieces = deque()
         last = self.pieces[-1] if self.pieces else None
         if last is not None and last[0] == stream and len(last[2]) + len(data) <= PIECE:
             last[2].extend(data)
@@ -118,13 +121,13 @@ class Ring:
             self.dropped += gone
 
     def join(self, after: "Ring") -> None:
-        self.pieces.extend(after.pieces)
+        self.pieces = deque([*(self.pieces or ()), *(after.pieces or ())])
         self.size += after.size
         self.dropped += after.dropped
 
     def dump(self) -> bytes:
         """Each piece behind a line of `stream time length`."""
-        return b"".join([b"%d %.6f %d\n" % (stream, at, len(data)) + data for stream, at, data in self.pieces])
+        return b"".join([b"%d %.6f %d\n" % (stream, at, len(data)) + data for stream, at, data in self.pieces or ()])
 
 
 class Spare:
@@ -325,8 +328,8 @@ class Worker:
         self.started = time.time()
         self.ring = Ring()
         self.mark = order.get("mark", "")
-        self.standing: tuple[dict[str, str], bytes, int] | None = None
-        """The order to start another when this one has ended: its fields, the message, and the memfd."""
+        self.standing: tuple[bytes, int] | None = None
+        """The order to start another when this one has ended: the message, and the memfd."""
         self.follower = ""
         """The instance that was started so."""
         self.before = ""
@@ -342,10 +345,10 @@ class Worker:
         names = ("instance", "service", "note", "pid", "cgroup", "started", "before")
         return {name: getattr(self, name) for name in names}
 
-    def stand(self, order: tuple[dict[str, str], bytes, int] | None) -> None:
+    def stand(self, order: tuple[bytes, int] | None) -> None:
         """Keep this order instead of the one that there was."""
         if self.standing is not None:
-            os.close(self.standing[2])
+            os.close(self.standing[1])
         self.standing = order
 
     def close(self) -> None:
@@ -582,7 +585,8 @@ class Holder:
     def _follow(self, worker: Worker, code: int) -> None:
         """Carry out the standing order."""
         assert worker.standing is not None
-        fields, data, body = worker.standing
+        data, body = worker.standing
+        fields = unpack(data)
         # Without a spare another was started a moment ago: how many may start at a time is the supervisor's to say.
         if self.spare is None or str(code) in fields["unless"].split(","):
             return
@@ -707,7 +711,7 @@ class Holder:
             self._spawn(fields, descriptors, data)
         elif order == "follow":
             if not (worker := self.workers[fields["after"]]).end:
-                worker.stand((fields, data, descriptors.pop()))
+                worker.stand((data, descriptors.pop()))
         elif order == "withdraw":
             self.workers[fields["instance"]].stand(None)
         elif order == "taken":

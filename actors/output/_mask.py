@@ -1,6 +1,7 @@
 """Secret values struck out of text, also as JSON, base64, hexadecimal digits and URLs write them."""
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -30,13 +31,30 @@ class Mask:
     def __init__(self, values: Iterable[str] = ()) -> None:
         # A value of mask characters alone cannot be hidden by a mask.
         self._values = frozenset(value for value in values if value.strip("*"))
+
+    # What is looked for is made when something is looked at: 8 KiB for one value, and most workers are silent.
+
+    @functools.cached_property
+    def _forms(self) -> tuple[str, ...]:
         forms = {form for value in self._values for form in _all_forms(value) if form.strip("*")}
         # The longest first: of two values that begin alike, nothing of the longer one may stay.
-        ordered = sorted(forms, key=lambda form: (-len(form), form))
-        self._pattern = re.compile("|".join(map(_pattern, ordered))) if ordered else None
-        self._long = tuple(form for form in ordered if len(form) >= SHORTEST_INSIDE_WORDS)
-        self._needles = tuple(_in_json(form) for form in ordered)
-        self._long_needles = tuple(map(_in_json, self._long))
+        return tuple(sorted(forms, key=lambda form: (-len(form), form)))
+
+    @functools.cached_property
+    def _pattern(self) -> "re.Pattern[str] | None":
+        return re.compile("|".join(map(_pattern, self._forms))) if self._forms else None
+
+    @functools.cached_property
+    def _long(self) -> tuple[str, ...]:
+        return tuple(form for form in self._forms if len(form) >= SHORTEST_INSIDE_WORDS)
+
+    @functools.cached_property
+    def _needles(self) -> tuple[bytes, ...]:
+        return tuple(map(_in_json, self._forms))
+
+    @functools.cached_property
+    def _long_needles(self) -> tuple[bytes, ...]:
+        return tuple(map(_in_json, self._long))
 
     def __repr__(self) -> str:
         return f"<Mask of {len(self._values)}>"
@@ -47,7 +65,10 @@ class Mask:
         return self if more == self._values else Mask(more)
 
     def clean(self, text: str) -> str:
-        return self._pattern.sub(MASK, text) if self._pattern is not None else text
+        # Hardly ever is there one; and as long as there is none, no pattern need be kept.
+        if not any(form in text for form in self._forms) or self._pattern is None:
+            return text
+        return self._pattern.sub(MASK, text)
 
     def clean_part(self, text: str, *, cut_before: bool = False, cut_after: bool = False) -> str:
         """The same for text that was cut out of more: what may be a part of a secret goes, too."""

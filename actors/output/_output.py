@@ -1,6 +1,5 @@
 """One service's output, from its workers' descriptors to records in a file, in memory and at followers."""
 
-import asyncio
 import logging
 import time
 from collections import deque
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from actors.flag import Flag
 from actors.output._file import RotatingFile
 from actors.output._follow import Follower
 from actors.output._levels import Level
@@ -62,9 +62,9 @@ class _Capture:
         self.moods: dict[StreamName, _Mood] = {"stdout": _Mood("info"), "stderr": _Mood("warning")}
         self.backlog: deque[Chunk] = deque()
         self.current: Chunk | None = None
-        self.adopted = asyncio.Event()
+        self.adopted = Flag()
         """What was read of it before it was attached consists of records."""
-        self.ended = asyncio.Event()
+        self.ended = Flag()
         """Its last line is a record."""
 
     @property
@@ -103,7 +103,7 @@ class Output:
         self._buffer = buffer
         self._on_record = on_record
         self._mask = Mask()
-        self._captures: deque[_Capture] = deque()
+        self._captures: list[_Capture] = []
         self._now = self._time = ""
         self._file = file = RotatingFile(path, limits.file_bytes, limits.files)
         self._ring = Ring[bytes](limits.ring_lines, limits.ring_bytes, len)
@@ -305,7 +305,7 @@ class Output:
         )
 
     def _end(self, capture: _Capture) -> None:
-        self._captures.popleft()
+        del self._captures[0]
         self._time = self._now
         capture.adopted.set()
         for stream in capture.streams:

@@ -22,7 +22,7 @@ class Deadlines(Generic[W]):
     def __init__(self, expire: Callable[[W], None]) -> None:
         self._expire = expire
         # In the order of their deadlines, since all of them have the same time from when they were added.
-        self._waiting: deque[tuple[float, LoopFuture[Any], W]] = deque()
+        self._waiting: deque[tuple[float, LoopFuture[Any], W]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -31,8 +31,11 @@ class Deadlines(Generic[W]):
         if loop is not self._loop:
             # The loop before has ended, and its timer and replies with it.
             self._loop, self._timer = loop, None
-            self._waiting.clear()
+            self._waiting = None
         waiting = self._waiting
+        if waiting is None:
+            # Not before: there are handles that nobody asks, one for each worker.
+            waiting = self._waiting = deque()
         while waiting and waiting[0][1].settled:
             waiting.popleft()
         waiting.append((deadline, reply, what))
@@ -44,7 +47,7 @@ class Deadlines(Generic[W]):
         waiting = self._waiting
         if waiting and waiting[-1][1] is reply:
             waiting.pop()
-        elif not reply.settled:
+        elif waiting and not reply.settled:
             # Its asker was cancelled while others wait: rare, and it must not be withdrawn later.
             self._waiting = deque(each for each in waiting if each[1] is not reply)
 

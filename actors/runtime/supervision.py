@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -49,7 +48,7 @@ class _Child:
     spec: ChildSpec
     ref: Ref[Any] | None = None
     restarts: int = 0
-    ends: deque[float] = field(default_factory=deque)
+    ends: list[float] = field(default_factory=list)
     due: _RestartDue | None = None
 
     def forget_restart(self) -> None:
@@ -88,7 +87,7 @@ class Supervisor(Actor):
         self._clock = clock
         # In start order; dicts keep it.
         self._children: dict[str, _Child] = {}
-        self._ends: deque[float] = deque()
+        self._ends: list[float] = []
 
     async def on_start(self) -> None:
         try:
@@ -171,7 +170,7 @@ class Supervisor(Actor):
         for ends in (self._ends, child.ends):
             ends.append(now)
             while ends and ends[0] <= now - self._intensity.window:
-                ends.popleft()
+                del ends[0]
         if len(self._ends) > self._intensity.restarts:
             raise Escalation(
                 f"{what}: {len(self._ends)} ends within {self._intensity.window:g} s, "

@@ -111,6 +111,7 @@ class ServiceActor(Actor):
         self._clear_after = CLEAR_AGAIN
         self._complaint: object = None
         self._life_told: object = self
+        self._state_told = b""
         self._state_due = False
         self._unopened: tuple[str, ...] = ()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -541,11 +542,13 @@ class ServiceActor(Actor):
         """Put the present state on the board and on the broker."""
         self._state_due = False
         self._with.board.statuses[self._name] = status = self._status()
-        message = StateMessage(**{key: getattr(status, key) for key in StateMessage.model_fields})
-        self._with.board.states[self._name], before = message, self._with.board.states.get(self._name)
-        if message != before:
-            self._retain(f"system/state/{self._name}", message.model_dump_json().encode())
-            self._with.events.publish(StateChanged(message))
+        text = (
+            StateMessage(**{key: getattr(status, key) for key in StateMessage.model_fields}).model_dump_json().encode()
+        )
+        if text != self._state_told:
+            self._state_told = text
+            self._retain(f"system/state/{self._name}", text)
+            self._with.events.publish(StateChanged(self._name, text))
         self._note_published()
 
     def _status(self) -> ServiceStatus:

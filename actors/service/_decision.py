@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 from tars_config.wire import MAX_CONFIG_BYTES, canonical
 
+from actors.exact import exact
 from schemas.changes import ConfigChange, OverriddenByEnvironment
 from schemas.problems import ConfigInvalid, FieldError
 from schemas.records import ABSENT, SECRET_MARK, HistoryChange, ItemRow
@@ -76,7 +77,7 @@ class Decision:
 def on_wire(schema: ServiceSchema, stored: Mapping[str, JSON]) -> OnWire:
     """Give what readers get for this database layer."""
     config = schema.effective(stored)
-    encoded = canonical(config)
+    encoded = exact(canonical(config))
     return OnWire(config, encoded, Checksum(hashlib.sha256(encoded).hexdigest()))
 
 

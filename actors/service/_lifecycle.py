@@ -4,7 +4,6 @@ There is at most one instance at a time, from its `Spawn` until its tree is gone
 (`wanted`) is changed by `Start`, `Stop` and `Restart` alone, and by nothing that happens to the worker.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
 from signal import Signals
@@ -136,7 +135,7 @@ class Life:
         self.reason = "not started yet" if wanted else "stopped by its owner"
         self.since = now
         self.restarts = 0
-        self.ends: deque[End] = deque(maxlen=KEPT_ENDS)
+        self.ends: list[End] = []
         self.due: float | None = None
         """When `Due` is wanted: in `backing-off`, the time of the next start."""
         self._new_instance = new_instance
@@ -462,6 +461,7 @@ class Life:
         ended = instance.ended
         lines, memory = ((), None) if ended is None else (ended.last_lines, ended.memory)
         self.ends.append(End(self._now.wall, instance.name, reason, code, how, ran, lines, memory, restarted))
+        del self.ends[:-KEPT_ENDS]
 
     def _dismiss(self) -> _Instance:
         instance, self._instance = self._present(), None

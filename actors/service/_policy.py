@@ -1,6 +1,5 @@
 """When a worker that has ended is started again: restart policy, backoff, intensity. Neither clock nor randomness of its own."""
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from signal import SIGTERM, Signals
@@ -70,7 +69,7 @@ class Mishaps:
         """`draw` gives numbers from 0 to 1, such as `random.random`."""
         self._draw = draw
         self._failures = 0
-        self._ends: deque[float] = deque()
+        self._ends: list[float] = []
 
     def forgive(self) -> None:
         """Forget all: somebody has asked for another try."""
@@ -92,7 +91,7 @@ class Mishaps:
         if intensity.restarts:
             self._ends.append(now)
             while self._ends[0] <= now - intensity.window or len(self._ends) > intensity.restarts + 1:
-                self._ends.popleft()
+                del self._ends[0]
             if len(self._ends) > intensity.restarts:
                 return None
         if ready_at is not None and self._failures == 1 and backoff.at_once_if_ready:

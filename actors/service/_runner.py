@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import Context
 from dataclasses import replace
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from actors import trees
+from actors.flag import Flag
 from actors.holder import Ended as ProcessEnded
 from actors.holder import Held, HolderFailed, Spawn, SpawnFailed, new_instance
 from actors.output import Output, OutputLimits, Record, StreamName
@@ -102,7 +102,7 @@ class Runner:
         around.fleet.listen(service.name, self._heard_line)
         # Secrets that the environment sets are the service's as much as those in the store.
         self.output.hide(map(str, schema.secrets_from_environment(around.environment_of(service)).values()))
-        self._events: deque[ev.Event] = deque()
+        self._events: list[ev.Event] = []
         self._timer: asyncio.TimerHandle | None = None
         self._held: Held | None = None
         self._note: Note | None = None
@@ -115,10 +115,8 @@ class Runner:
         # that is not wanted.
         self._followed: Held | None = None
         self._ending_follower: asyncio.Task[None] | None = None
-        self._down = asyncio.Event()
-        self._down.set()
-        self._spawned = asyncio.Event()
-        self._spawned.set()
+        self._down = Flag(up=True)
+        self._spawned = Flag(up=True)
         self._showing = False
         self._let_go = False
 
@@ -134,7 +132,7 @@ class Runner:
         try:
             while self._events:
                 self._feed(self._events[0])
-                self._events.popleft()
+                del self._events[0]
         except Exception as error:  # noqa: BLE001  # it may be a timer that calls; the actor has to fail, and begins anew
             self._events.clear()
             self._run(_failing(error))

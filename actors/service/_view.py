@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from actors.board import Representation, ServiceView
+from actors.exact import exact
 from actors.service._decision import InForce, run_with
 from schemas.records import StoredService
 from schemas.service_schema import ServiceSchema
@@ -23,7 +24,7 @@ def make_view(schema: ServiceSchema, now: InForce, row: StoredService, environme
             "updated_at": row.updated_at,
             "config_epoch": row.config_epoch,
         }
-        body = orjson.dumps(head)
+        body = exact(orjson.dumps(head))
         return body, _etag(row, body)
 
     without_fields = Representation(short)

@@ -15,21 +15,20 @@ AT = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def state(service: str = "stt-worker", restarts: int = 0) -> StateChanged:
-    return StateChanged(
-        StateMessage(
-            service=service,
-            kind=Kind.PROCESS,
-            state=Lifecycle.READY,
-            since=AT,
-            reason="",
-            instance=None,
-            pid=None,
-            restarts=restarts,
-            desired=VersionMark(config_epoch="e", version=1),
-            published=None,
-            reported=None,
-        )
+    message = StateMessage(
+        service=service,
+        kind=Kind.PROCESS,
+        state=Lifecycle.READY,
+        since=AT,
+        reason="",
+        instance=None,
+        pid=None,
+        restarts=restarts,
+        desired=VersionMark(config_epoch="e", version=1),
+        published=None,
+        reported=None,
     )
+    return StateChanged(service, message.model_dump_json().encode())
 
 
 def config(version: int) -> ConfigChanged:

@@ -31,10 +31,10 @@ from actors.vault import Vault
 from schemas.broker_address import BrokerAddress
 from schemas.changes import ChangeAccepted, ConfigChange
 from schemas.manifest import Backoff, Service
-from schemas.messages import StateMessage
 from schemas.records import NewService
 from schemas.service_schema import ServiceSchema
 from schemas.states import Kind, Lifecycle
+from schemas.status import ServiceStatus
 from schemas.types import Checksum, ServiceName
 from tests.support import eventually
 
@@ -255,8 +255,8 @@ class Rig:
         return update
 
     @property
-    def state(self) -> StateMessage:
-        return self.board.states[NAME]
+    def state(self) -> ServiceStatus:
+        return self.board.statuses[NAME]
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -275,7 +275,7 @@ class Rig:
         wanted = self.desired.wanted(CONFIG_TOPIC)
         return None if wanted is None else wanted.content.version  # type: ignore[union-attr]
 
-    async def until(self, *states: Lifecycle, instance: str | None = None) -> StateMessage:
+    async def until(self, *states: Lifecycle, instance: str | None = None) -> ServiceStatus:
         """Wait for one of the states, of another instance than `instance`; one that starts has its process by then."""
         await eventually(
             lambda: (
@@ -287,7 +287,7 @@ class Rig:
         )
         return self.state
 
-    async def ready(self) -> StateMessage:
+    async def ready(self) -> ServiceStatus:
         """Wait for the process, and have it report itself ready."""
         await self.until(Lifecycle.STARTING)
         self.hear_the_clearing()

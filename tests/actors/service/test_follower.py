@@ -10,9 +10,8 @@ import pytest
 
 from actors.service import ServiceActor, _runner
 from schemas.manifest import Backoff, Restart
-from schemas.messages import StateMessage
 from schemas.states import Lifecycle
-from schemas.status import Verb
+from schemas.status import ServiceStatus, Verb
 from tests.actors.service.support import NAME, SLEEPER, Rig, WorkerLog, python
 from tests.support import eventually
 
@@ -27,14 +26,14 @@ def recorded(rig: Rig) -> list[str]:
     return [text[at : at + 32] for at in range(0, len(text), 32)]
 
 
-async def provided(rig: Rig, command: tuple[str, ...] = SLEEPER, **options: Any) -> tuple[StateMessage, str]:
+async def provided(rig: Rig, command: tuple[str, ...] = SLEEPER, **options: Any) -> tuple[ServiceStatus, str]:
     """Serve, and wait for the order. The worker as it is, and what its follower will be called."""
     rig.backoff = Backoff(first=600.0, max=600.0)
     await rig.serve(command, **options)
     return await ordered(rig, await rig.ready())
 
 
-async def ordered(rig: Rig, present: StateMessage) -> tuple[StateMessage, str]:
+async def ordered(rig: Rig, present: ServiceStatus) -> tuple[ServiceStatus, str]:
     await eventually(lambda: len(recorded(rig)) == 2, what="the order")
     # Without a spare child the holder leaves the start to us.
     children = Path(f"/proc/{rig.holder.pid}/task/{rig.holder.pid}/children")
@@ -43,7 +42,7 @@ async def ordered(rig: Rig, present: StateMessage) -> tuple[StateMessage, str]:
     return present, other
 
 
-def kill(state: StateMessage, number: int = signal.SIGKILL) -> None:
+def kill(state: ServiceStatus, number: int = signal.SIGKILL) -> None:
     assert state.pid is not None
     os.kill(state.pid, number)
 
