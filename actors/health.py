@@ -25,10 +25,14 @@ class Component(StrEnum):
     CACHE = "cache"
     BROKER = "broker"
     BRIDGE = "bridge"
+    WORKERS = "workers"
+    """That they can be started at all. There is this one once they could not."""
 
 
 LOGGED_HERE = frozenset({Component.DATABASE, Component.CACHE, Component.BRIDGE})
-"""The others' turns are in the log already: the broker's are told by its supervisor, a service's by its actor."""
+"""The others' turns are in the log already: the broker's are told by its supervisor, a service's by its actor, and that there
+is no holder of workers by who looks after it.
+"""
 
 
 def of_service(service: str) -> str:

@@ -26,17 +26,13 @@ class Holding:
     for it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        cgroups: Path | None = None,
-        on_trouble: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """`on_trouble` gets a sentence while there is no holder, and an empty text when there is one again."""
+    def __init__(self, folder: Path, *, cgroups: Path | None = None) -> None:
         self._folder = folder
         self._cgroups = cgroups
-        self._on_trouble = on_trouble
+        self.on_trouble: Callable[[str], None] = lambda _: None
+        """Gets a sentence while there is no holder, each time that one cannot be started, and an empty text when there is one
+        again.
+        """
         self._holder: Holder | None = None
         self._attached = asyncio.Event()
         self._trouble = "there is no holder of workers"
@@ -146,7 +142,7 @@ class Holding:
             async with asyncio.timeout(LAST_WORKER):
                 await holder.stop()
         except (TimeoutError, HolderFailed) as error:
-            logger.error("the holder of workers did not end in order: %s", error)  # noqa: TRY400  # the sentence says it
+            logger.error("the holder of workers did not end in order: %s", _why(error))  # noqa: TRY400  # the sentence says it
             holder.close()
 
     async def detach(self) -> None:
@@ -167,7 +163,7 @@ class Holding:
                 await holder.detach(rests)
         except (TimeoutError, HolderFailed, OSError) as error:
             # As after a death, which the holder is made for.
-            logger.warning("the holder of workers was not left in order: %s", error)
+            logger.warning("the holder of workers was not left in order: %s", _why(error))
             holder.close()
 
     def close(self) -> None:
@@ -193,7 +189,7 @@ class Holding:
             self._attached.clear()
             # Whoever had a process there has been told its end before.
             lost.close()
-            logger.error("the holder of workers was killed, and they with it; a new one is started")
+            self._tell("the holder of workers was killed, and they with it; a new one is started")
             failures = 0
             while True:
                 try:
@@ -201,15 +197,18 @@ class Holding:
                     self.report()
                     break
                 except (HolderFailed, OSError) as error:
-                    self._tell(f"workers cannot be started: {error}")
+                    self._tell(f"workers cannot be started, since there is no holder of them: {error}")
                     await asyncio.sleep(ATTACH_AGAIN[min(failures, len(ATTACH_AGAIN) - 1)])
                     failures += 1
-            self._tell("")
+            if failures:
+                logger.warning("there is a holder of workers again")
+            self.on_trouble("")
 
     def _tell(self, trouble: str) -> None:
-        if trouble:
+        if trouble != self._trouble:
             self._trouble = trouble
-        self._on_trouble(trouble)
+            logger.error("%s", trouble)
+        self.on_trouble(trouble)
 
     def _end_task(self) -> None:
         if self._task is not None:
@@ -218,3 +217,8 @@ class Holding:
                 if self._task.done():
                     self._task.exception()
             self._task = None
+
+
+def _why(error: Exception) -> str:
+    # Of a deadline that has passed there are no words.
+    return str(error) or f"that took longer than {LAST_WORKER:g} s"

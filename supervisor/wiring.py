@@ -138,6 +138,7 @@ class System:
         self._core: Ref[Supervisor] | None = None
         self._workers: Ref[Supervisor] | None = None
         self._server: Server | None = None
+        holding.on_trouble = self._note_workers
 
     # -- start
 
@@ -628,6 +629,9 @@ class System:
 
     def _note_cache(self, valid: bool, detail: str) -> None:
         self._health.tell(HealthActor.lkg, valid, detail)
+
+    def _note_workers(self, trouble: str) -> None:
+        self._health.tell(HealthActor.report, Component.WORKERS, not trouble, trouble)
 
     def _note_bridge(self, state: BridgeState) -> None:
         reason = "" if state.connected or state.failure is None else state.failure.reason

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import psutil
@@ -154,6 +155,32 @@ def test_a_holder_that_is_killed_leaves_nobody_doubled(program: Make) -> None:
     assert not now & {process.pid for process in supervised.processes()}
     assert supervised.stop() == 0
     assert supervised.processes() == []
+
+
+def test_without_a_holder_its_health_says_why(program: Make) -> None:
+    supervised = program(worker("router", "import time\nprint('up')\ntime.sleep(600)\n", **RUNS)).start()
+    supervised.until("up", service="router")
+    runtime = supervised.folder / "runtime"
+
+    def part() -> dict[str, Any]:
+        with supervised.client() as client:
+            found: dict[str, Any] = client.get("/api/config/health").json()["components"].get("workers", {})
+            return found
+
+    # A folder that others may enter is not given to a holder.
+    runtime.chmod(0o755)
+    holder_of(supervised).kill()
+    wait_until(lambda: "must belong to this user alone" in part().get("detail", ""), what="that it is ill")
+    assert part()["ok"] is False
+    assert "no holder" in httpx.get(f"{supervised.url}/health").json()["err"]
+    runtime.chmod(0o700)
+    wait_until(supervised.is_well, timeout=30, what="its health")
+    assert (part()["ok"], part()["detail"]) == (True, "")
+    wait_until(lambda: ready(supervised, "router"), timeout=30, what="the next instance")
+    told = [event["event"] for event in supervised.log() if "holder of" in event["event"]]
+    assert ["killed" in line for line in told] == [True, False, False]
+    assert "must belong to this user alone" in told[1]
+    assert supervised.stop() == 0
 
 
 def test_the_whole_tree_is_gone_before_the_next_and_after_the_end(program: Make) -> None:
