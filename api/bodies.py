@@ -54,8 +54,8 @@ KNOWN = tuple(ConfigChangeBody.model_fields)
 _ROLLOUT = ("confirm", "deadline_s")
 
 
-def content_type_fits(scope: Scope, allowed: Sequence[str]) -> None:
-    """Raises Problem 415: the content is not announced as JSON in UTF-8, or it is compressed."""
+def content_type_fits(scope: Scope, allowed: Sequence[str]) -> str:
+    """Give the content's type, one of these. Raises Problem 415: it is not announced as JSON in UTF-8, or it is compressed."""
     announced = field(scope, b"content-type")
     expected = " or ".join(allowed)
     if announced is None:
@@ -68,6 +68,7 @@ def content_type_fits(scope: Scope, allowed: Sequence[str]) -> None:
         raise Problem("unsupported-type", "JSON is sent in UTF-8 (RFC 8259, section 8.1); leave the charset out.")
     if (coding := field(scope, b"content-encoding")) not in {None, b"identity"}:
         raise Problem("unsupported-type", f"Content-Encoding {quoted(str(coding, 'latin-1'))}: send it as it is.")
+    return media_type.strip().lower()
 
 
 async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:

@@ -108,6 +108,44 @@ class ServiceConfig(Model):
     fields: Annotated[list[FieldView] | None, Field(description="Left out by `?include_fields=false`.")] = None
 
 
+class PlannedChange(Model):
+    """One setting that would change. Values are those of the store or the default; a secret's are marks."""
+
+    key: str
+    title: str
+    old: JsonValue
+    new: JsonValue
+    old_is_default: bool
+    new_is_default: bool
+    apply: Annotated[
+        Literal["live", "restart", "none"],
+        Field(description="How the worker gets it; `none`: what it runs with stays the same."),
+    ]
+    is_secret: bool
+
+
+class RestartAhead(Model):
+    """A worker that would be restarted."""
+
+    service: str
+    last_away_s: Annotated[
+        float | None, Field(description="For how long it was away the last time, until it was ready; null: not yet.")
+    ]
+
+
+class PlanAnswer(Model):
+    """What a change would do. Where it is not `valid`, it would be refused for `errors`, and nothing would change."""
+
+    service: str
+    version: int
+    config_epoch: str
+    valid: bool
+    changes: list[PlannedChange]
+    restarts: list[RestartAhead]
+    errors: list[ProblemError]
+    message: str
+
+
 class ChangeAnswer(Model):
     """The change is on disk; or nothing differed, and the version is the same as before."""
 

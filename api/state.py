@@ -10,6 +10,7 @@ from api.streams import Streams
 from api.tokens import Tokens
 from schemas.changes import ChangeAccepted, ConfigChange
 from schemas.manifest import Differences
+from schemas.plans import ChangePlan
 from schemas.status import Outcome, Verb
 
 
@@ -79,14 +80,16 @@ class ApiState:
     """Reads are answered from `board`; `change` asks the actor of the service that the change names.
 
     `change` raises what `schemas.changes` and `schemas.problems.ConfigInvalid` say, and the runtime's `Rejected`
-    and `OutcomeUnknown`. `csrf_key`: 32 secret bytes that stay the same across restarts. `version`: the program's.
-    `access_log` gets an entry for each request: method, path, status, ms, caller, address, request_id. None: no such log.
-    `output` gives a service's output, None where nothing of it is read here. `broker_pid` gives that of the embedded broker,
-    None while there is no process of it; it is not given where no broker is embedded.
+    and `OutcomeUnknown`; `plan` tells what it would do, and raises as `change` does. `csrf_key`: 32 secret bytes that stay the
+    same across restarts. `version`: the program's. `access_log` gets an entry for each request: method, path, status, ms,
+    caller, address, request_id. None: no such log. `output` gives a service's output, None where nothing of it is read here.
+    `broker_pid` gives that of the embedded broker, None while there is no process of it; it is not given where no broker is
+    embedded.
     """
 
     board: Board
     change: Callable[[ConfigChange], Awaitable[ChangeAccepted]]
+    plan: Callable[[ConfigChange], Awaitable[ChangePlan]]
     tokens: Tokens
     csrf_key: bytes = field(repr=False)
     hosts: HostRule

@@ -40,6 +40,7 @@ from actors.vault import Vault
 from schemas.broker_address import BrokerAddress
 from schemas.changes import ChangeAccepted, ConfigChange
 from schemas.manifest import Change, Condition, Differences, Manifest, Service
+from schemas.plans import ChangePlan
 from schemas.records import NewService, StoreState
 from schemas.states import DatabaseStatus, Kind, Lifecycle
 from schemas.status import ReloadRefused
@@ -659,6 +660,7 @@ class System:
             self._log,
             board=self._board,
             change=self._change,
+            plan=self._plan,
             command=self._commands,
             reload=self.reload,
             output=self._output,
@@ -675,6 +677,9 @@ class System:
 
     async def _change(self, change: ConfigChange) -> ChangeAccepted:
         return await self._handles[change.service].ask(ServiceActor.change, change)
+
+    async def _plan(self, change: ConfigChange) -> ChangePlan:
+        return await self._handles[change.service].ask(ServiceActor.plan, change)
 
 
 def _starts(manifest: Manifest) -> tuple[dict[str, dict[str, Condition]], int]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import structs
+
 from actors.bridge import BridgeActor
 from actors.cache import CacheActor, CacheEntry
 from actors.database import DatabaseActor
@@ -20,15 +22,18 @@ from actors.service._environment import worker_environment
 from actors.service._external import External, RestartFailed
 from actors.service._files import Mark, OlderSnapshot, WorkerFiles
 from actors.service._log import ServiceLog, why
+from actors.service._plan import make_plan, refused
 from actors.service._runner import Runner
 from actors.service._settings import Settings
 from actors.service._status import Shown
 from actors.service._surroundings import Surroundings
 from actors.service._wish import Wish
 from actors.signer import SignerActor, Unsigned
-from schemas.changes import ChangeAccepted, ConfigChange, ReadOnly
+from schemas.changes import ChangeAccepted, ConfigChange, OverriddenByEnvironment, ReadOnly
 from schemas.manifest import Service
 from schemas.messages import ReportInvalid, StateMessage, VersionMark, read_applied, read_health
+from schemas.plans import ChangePlan, PlannedRestart
+from schemas.problems import ConfigInvalid, FieldError
 from schemas.records import SealedSecret, StoredService
 from schemas.service_schema import ServiceSchema
 from schemas.states import RUNNING_STATES, Kind, Lifecycle
@@ -208,6 +213,35 @@ class ServiceActor(Actor):
             decision.live,
             decision.restart,
             self._sentence(decision),
+        )
+
+    async def plan(self, change: ConfigChange) -> ChangePlan:
+        """Tell what `change` would do, without doing it; one that would be refused for its values is a plan with `errors`.
+
+        Raises:
+            StaleVersion: the version or epoch the caller has seen is not the current one.
+            ReadOnly: it shows that somebody else has changed the store, which cannot be read now.
+        """
+        try:
+            decision, now = await self._settings.plan(change)
+        except ConfigInvalid as error:
+            return refused(self._settings.row, error.errors)
+        except OverriddenByEnvironment as error:
+            message = "Set by the environment, which wins over the store; remove the variable to change it here."
+            return refused(self._settings.row, tuple(FieldError(key, message, "overridden") for key in error.keys))
+        finally:
+            if self._settings.doubtful or self._settings.mark != self._followed:
+                self.later(0.0, self.follow)
+        runner = self._runner
+        restarts: tuple[PlannedRestart, ...] = ()
+        if runner is not None and runner.life.instance is not None and decision.changes_anything:
+            # What a new secret is compared with may not show either.
+            told = self._schema.restart_keys.intersection(decision.secrets)
+            if told or runner.outdated(self._settings.known_after(decision)):
+                restarts = (PlannedRestart(self._name, runner.life.away),)
+        message = self._sentence(decision, planned=True) if decision.changes_anything else "Nothing would be different."
+        return structs.replace(
+            make_plan(self._schema, self._settings.row, now, decision), restarts=restarts, message=message
         )
 
     async def shut_down(self) -> None:
@@ -617,13 +651,14 @@ class ServiceActor(Actor):
             before.cancel()
         self._timers[method.__name__] = self.later(seconds, method, *args)
 
-    def _sentence(self, decision: Decision) -> str:
+    def _sentence(self, decision: Decision, *, planned: bool = False) -> str:
+        saved = "Not saved yet." if planned else "Saved."
         if self._runner is None:
-            return "Saved."
+            return saved
         if (decision.restart or decision.live) and self._runner.life.state not in RUNNING_STATES:
-            return "Saved. The worker starts with it."
+            return f"{saved} The worker starts with it."
         if decision.restart:
-            return f"Saved. The worker restarts for: {', '.join(decision.restart)}."
+            return f"{saved} The worker restarts for: {', '.join(decision.restart)}."
         if decision.live:
-            return f"Saved. The worker takes over while running: {', '.join(decision.live)}."
-        return "Saved. What the worker runs with is the same."
+            return f"{saved} The worker takes over while running: {', '.join(decision.live)}."
+        return f"{saved} What the worker runs with is the same."

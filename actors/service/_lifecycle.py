@@ -139,6 +139,9 @@ class Life:
         self.due: float | None = None
         """When `Due` is wanted: in `backing-off`, the time of the next start."""
         self._new_instance = new_instance
+        self.away: float | None = None
+        """Seconds for which it was away at its last restart: from the request to end, or the end, until it was ready."""
+        self._away_since: float | None = None
         self.next_instance: str | None = None
         """What the next instance is to be called, where somebody has already said so."""
         self._mishaps = Mishaps(draw)
@@ -282,6 +285,8 @@ class Life:
         instance.heard = True
         if instance.ready_at is None:
             instance.ready_at = self._now.steady
+            if self._away_since is not None:
+                self.away, self._away_since = self._now.steady - self._away_since, None
         self._release()
         self._arm(None)
         self._move(Lifecycle.READY, event.reason)
@@ -355,6 +360,7 @@ class Life:
 
     def _sweep(self, event: Ended) -> None:
         instance = self._present()
+        self._goes_away()
         if instance.ended is None:
             instance.ended, instance.pending = event, False
         if event.tree_gone:
@@ -440,6 +446,7 @@ class Life:
     def _finish(self, reason: str, signal: Signals | None = None, *, blamed: bool = False) -> None:
         instance = self._present()
         instance.ending, instance.blamed = reason, blamed
+        self._goes_away()
         self._release()
         self._move(Lifecycle.STOPPING, reason)
         self._terminate(signal)
@@ -449,6 +456,10 @@ class Life:
         if not instance.pending:
             self._do(Terminate(instance.name, signal or self.policy.stop_signal, self.policy.grace))
         self._arm(self._now.steady + self.policy.grace)
+
+    def _goes_away(self) -> None:
+        if self._away_since is None and self._present().ready_at is not None:
+            self._away_since = self._now.steady
 
     def _redirect(self, reason: str) -> None:
         """Another end is under way already: it is not asked twice, but what comes after is another thing."""
@@ -478,6 +489,9 @@ class Life:
             self.since = self._now
         self.state = state
         self.reason = reason
+        if state not in PROCESS_STATES and state is not Lifecycle.WAITING and state is not Lifecycle.BACKING_OFF:
+            # Nobody is away who is not to come back.
+            self._away_since = None
 
     def _arm(self, at: float | None) -> None:
         if at != self.due:

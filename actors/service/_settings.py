@@ -4,6 +4,7 @@ import contextlib
 import uuid
 from collections.abc import Mapping
 from contextvars import Context, copy_context
+from dataclasses import replace
 from typing import NamedTuple
 
 from actors.board import Board
@@ -104,8 +105,7 @@ class Settings:
 
     def known_at_start_only(self, secrets: Mapping[str, str]) -> dict[str, JSON]:
         """The values, secrets included, that a worker reads when it starts and never again."""
-        values = {**self.wire.config, **self._overrides, **secrets}
-        return {key: values[key] for key in self._schema.keys if key in self._schema.restart_keys and key in values}
+        return self._of_starts({**self.wire.config, **self._overrides, **secrets})
 
     def take_news(self) -> "list[News]":
         """Give the versions that were made since the last time."""
@@ -124,11 +124,7 @@ class Settings:
             ReadOnly: the store cannot be written.
             OutcomeUnknown: it may have been; reading tells.
         """
-        if self.doubtful or self._may_know_more(change):
-            await self.refresh()
-        row = self.row
-        if change.expected_version not in {None, row.version} or change.expected_epoch not in {None, row.config_epoch}:
-            raise StaleVersion(change.expected_version or row.version, row.version, row.config_epoch, row.request_id)
+        await self._agree(change)
         decision = decide(self._schema, self._now, change)
         if not decision.changes_anything:
             return decision, None
@@ -150,6 +146,31 @@ class Settings:
         except Rejected as error:
             raise ReadOnly(f"The store is not available: {error}") from None
         return decision, committed
+
+    async def plan(self, change: ConfigChange) -> tuple[Decision, InForce]:
+        """Judge a change as `change` would, without making it; and what is in force now. A secret that is set counts as changed
+        whatever it is set to: whoever may only read must not find out by guessing.
+
+        Raises what `change` raises, but for what has to do with writing.
+        """
+        await self._agree(change)
+        return decide(self._schema, replace(self._now, reveal=lambda _: None), change), self._now
+
+    async def _agree(self, change: ConfigChange) -> None:
+        """Make sure that both sides have the same version before their eyes."""
+        if self.doubtful or self._may_know_more(change):
+            await self.refresh()
+        row = self.row
+        if change.expected_version not in {None, row.version} or change.expected_epoch not in {None, row.config_epoch}:
+            raise StaleVersion(change.expected_version or row.version, row.version, row.config_epoch, row.request_id)
+
+    def known_after(self, decision: Decision) -> dict[str, JSON]:
+        """What `known_at_start_only` will give once this is decided."""
+        secrets = {key: value for key, value in {**self.secrets(), **decision.secrets}.items() if value is not None}
+        return self._of_starts({**decision.wire.config, **self._overrides, **secrets})
+
+    def _of_starts(self, values: Mapping[str, JSON]) -> dict[str, JSON]:
+        return {key: values[key] for key in self._schema.keys if key in self._schema.restart_keys and key in values}
 
     async def load(self, loaded: tuple[StoredService, Mapping[str, SealedSecret]] | None = None) -> None:
         """Take `loaded`, or read it. Raises what the database actor raises."""

@@ -2,7 +2,7 @@
 
 from api.bodies import JSON_TYPE, MERGE_PATCH_TYPE, ConfigChangeBody
 from api.documents import IF_NONE_MATCH, Answer, Content, Operation, Parameter
-from api.models import ChangeAnswer, ServiceConfig, ServiceList
+from api.models import ChangeAnswer, PlanAnswer, ServiceConfig, ServiceList
 from schemas.states import Role
 from schemas.types import SERVICE_NAME_PATTERN
 
@@ -67,6 +67,27 @@ _CHANGED = {
     "config_epoch": _EPOCH,
     "message": "Saved. The worker takes over while running: vad_threshold.",
     "rollout": None,
+}
+_PLANNED = {
+    "service": "stt-worker",
+    "version": 3,
+    "config_epoch": _EPOCH,
+    "valid": True,
+    "changes": [
+        {
+            "key": "vad_threshold",
+            "title": "Speech threshold",
+            "old": 0.5,
+            "new": 0.6,
+            "old_is_default": False,
+            "new_is_default": False,
+            "apply": "live",
+            "is_secret": False,
+        }
+    ],
+    "restarts": [],
+    "errors": [],
+    "message": "Not saved yet. The worker takes over while running: vad_threshold.",
 }
 _WRITE_PROBLEMS = (
     "unknown-service",
@@ -134,4 +155,26 @@ PATCH = Operation(
     ),
     answers={200: Answer("It is on disk.", Content(ChangeAnswer, _CHANGED))},
     problems=_WRITE_PROBLEMS,
+)
+PLAN = Operation(
+    id="planServiceConfig",
+    summary="Tell what a change would do",
+    description=(
+        "The body as for PUT, or as `application/merge-patch+json` as for PATCH. Nothing is changed. Told is each setting that "
+        "would be another, how the worker gets it, and whether it restarts; or, not `valid`, everything for which the change "
+        "would be refused. A secret that is set counts as changed, whatever it is set to."
+    ),
+    tag=_TAG,
+    role=Role.READ,
+    parameters=(_SERVICE, _IF_MATCH),
+    body=Content(ConfigChangeBody, _CHANGE, (JSON_TYPE, MERGE_PATCH_TYPE)),
+    answers={200: Answer("What it would do.", Content(PlanAnswer, _PLANNED))},
+    problems=(
+        "unknown-service",
+        "service-mismatch",
+        "stale-version",
+        "precondition-failed",
+        "read-only",
+        "outcome-unknown",
+    ),
 )

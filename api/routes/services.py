@@ -1,7 +1,10 @@
 """The services' configurations: read from the board, changed by one ask to the service's actor."""
 
+import dataclasses
+
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import Receive, Scope
+from msgspec.structs import asdict
 from structlog.contextvars import get_contextvars
 
 from actors import ServiceView
@@ -38,6 +41,7 @@ def routes(state: ApiState) -> list[HTTPRouteHandler]:
         read(_SERVICE, documents.GET, calls.read, state.tokens),
         change("PUT", _SERVICE, documents.PUT, calls.put, state.tokens),
         change("PATCH", _SERVICE, documents.PATCH, calls.patch, state.tokens),
+        change("POST", f"{_SERVICE}/plan", documents.PLAN, calls.plan, state.tokens),
     ]
 
 
@@ -45,6 +49,7 @@ class _Services:
     def __init__(self, state: ApiState) -> None:
         self._views = state.board.services
         self._change = state.change
+        self._plan = state.plan
         self._limits = state.limits
 
     def names(self, _: Scope, __: Identity) -> Finished:
@@ -65,9 +70,38 @@ class _Services:
     async def patch(self, scope: Scope, receive: Receive, identity: Identity) -> Finished:
         return await self._write(scope, receive, identity, merge=True)
 
+    async def plan(self, scope: Scope, receive: Receive, identity: Identity) -> Finished:
+        plan = await self._plan(await self._asked(scope, receive, identity, merge=None))
+        return json_answer(
+            {
+                "service": plan.service,
+                "version": plan.version,
+                "config_epoch": plan.config_epoch,
+                "valid": not plan.errors,
+                "changes": [asdict(each) for each in plan.changes],
+                "restarts": [asdict(each) for each in plan.restarts],
+                "errors": [dataclasses.asdict(each) for each in plan.errors],
+                "message": plan.message,
+            }
+        )
+
     async def _write(self, scope: Scope, receive: Receive, identity: Identity, *, merge: bool) -> Finished:
+        accepted = await self._change(await self._asked(scope, receive, identity, merge=merge))
+        return json_answer(
+            {
+                "success": True,
+                "version": accepted.version,
+                "config_epoch": accepted.config_epoch,
+                "message": accepted.message,
+                "rollout": None,
+            }
+        )
+
+    async def _asked(self, scope: Scope, receive: Receive, identity: Identity, *, merge: bool | None) -> ConfigChange:
+        """The change that a request asks for. `merge` None: the content's type says whether it is a merge patch."""
         view = self._view(scope)
-        content_type_fits(scope, (JSON_TYPE, MERGE_PATCH_TYPE) if merge else (JSON_TYPE,))
+        media_type = content_type_fits(scope, (JSON_TYPE,) if merge is False else (JSON_TYPE, MERGE_PATCH_TYPE))
+        merge = media_type == MERGE_PATCH_TYPE if merge is None else merge
         raw = await read_body(scope, receive, self._limits)
         body = understood(loads(raw, depth=self._limits.depth))
         if body.service != view.service:
@@ -79,28 +113,17 @@ class _Services:
         view = self._view(scope)
         version, epoch = _expected(scope, view, body)
         client = scope.get("client")
-        accepted = await self._change(
-            ConfigChange(
-                service=view.service,
-                config=body.config,
-                merge=merge,
-                expected_version=version,
-                expected_epoch=epoch,
-                changed_by=identity.name,
-                origin="rest",
-                request_id=get_contextvars()["request_id"],
-                reason=body.reason,
-                address=client[0] if client else None,
-            )
-        )
-        return json_answer(
-            {
-                "success": True,
-                "version": accepted.version,
-                "config_epoch": accepted.config_epoch,
-                "message": accepted.message,
-                "rollout": None,
-            }
+        return ConfigChange(
+            service=view.service,
+            config=body.config,
+            merge=merge,
+            expected_version=version,
+            expected_epoch=epoch,
+            changed_by=identity.name,
+            origin="rest",
+            request_id=get_contextvars()["request_id"],
+            reason=body.reason,
+            address=client[0] if client else None,
         )
 
     def _view(self, scope: Scope) -> ServiceView:

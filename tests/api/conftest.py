@@ -63,6 +63,7 @@ def state_over(
     return ApiState(
         board=services.board,
         change=services.change,
+        plan=services.plan,
         tokens=Tokens([Token(role.split(".")[-1], role, secret) for role, secret in TOKENS.items()]),
         csrf_key=b"k" * 32,
         hosts=HostRule(["tars.example"]),

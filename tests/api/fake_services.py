@@ -9,6 +9,7 @@ import orjson
 
 from actors import Board, Representation, ServiceView
 from schemas.changes import ChangeAccepted, ConfigChange, StaleVersion
+from schemas.plans import ChangePlan
 from schemas.problems import ConfigInvalid, unknown_keys
 from tests.api.fake_workers import FakeWorkers
 
@@ -26,6 +27,8 @@ class FakeServices:
         self.versions: dict[str, int] = {}
         self.made_by: dict[str, str] = {}
         self.changes: list[ConfigChange] = []
+        self.plans: list[ConfigChange] = []
+        self.planned = ChangePlan("stt-worker", 1, EPOCH, (), (), (), "Nothing would be different.")
         self.failure: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
@@ -54,6 +57,15 @@ class FakeServices:
         self.made_by[name] = change.request_id
         self._publish(name)
         return ChangeAccepted(current + 1, EPOCH, current, tuple(change.config), (), "Changed.")
+
+    async def plan(self, change: ConfigChange) -> ChangePlan:
+        """Give `planned`, once version and epoch agree."""
+        self.plans.append(change)
+        current = self.versions[change.service]
+        if change.expected_version != current or change.expected_epoch not in {None, EPOCH}:
+            assert change.expected_version is not None
+            raise StaleVersion(change.expected_version, current, EPOCH, self.made_by[change.service])
+        return self.planned
 
     def _publish(self, name: str) -> None:
         version = self.versions[name]

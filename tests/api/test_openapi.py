@@ -16,6 +16,7 @@ from api.models import (
     DetailedHealth,
     FieldView,
     Me,
+    PlanAnswer,
     ProblemDetails,
     ServiceConfig,
     ServiceList,
@@ -46,6 +47,7 @@ CALLS = [
     ("GET", "/api/config/services/{service}", Role.READ),
     ("PUT", "/api/config/services/{service}", Role.WRITE),
     ("PATCH", "/api/config/services/{service}", Role.WRITE),
+    ("POST", "/api/config/services/{service}/plan", Role.READ),
     ("GET", "/api/services", Role.READ),
     ("GET", "/api/services/{service}", Role.READ),
     ("POST", "/api/services/{service}/start", Role.WRITE),
@@ -71,7 +73,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 
 
 async def send(api: Running, method: str, path: str, token: str):
-    content = {"json": CHANGE} if method in {"PUT", "PATCH"} else {}
+    content = {"json": CHANGE} if method in {"PUT", "PATCH"} or path.endswith("/plan") else {}
     path = path.format(service="stt-worker")
     async with api.client.stream(method, path, headers={"X-API-Token": token}, **content) as answer:
         # This one never ends.
@@ -122,7 +124,9 @@ async def test_every_operation_is_described(api: Running):
         if operation["security"]:
             assert "401" in statuses
         if "requestBody" in operation:
-            assert {"403", "408", "409", "413", "415", "422", "504"} <= statuses
+            assert {"408", "409", "413", "415", "422", "504"} <= statuses
+            # Every token may read.
+            assert ("403" in statuses) == (not path.endswith("/plan"))
         assert ("404" in statuses) == ("{" in path)
         in_path = re.findall(r"{(\w+)}", path)
         parameters = operation.get("parameters", [])
@@ -152,7 +156,7 @@ async def test_the_examples_fit_their_models(api: Running):
         model.__name__: model
         for model in (
             ConfigChangeBody, ChangeAnswer, CsrfToken, DetailedHealth, HealthReport, Me, ProblemDetails, ServiceConfig,
-            ServiceList, ServiceDetails, ServiceDetailsList, CommandAnswer, CommandBody, ReloadAnswer, RestartAllBody,
+            PlanAnswer, ServiceList, ServiceDetails, ServiceDetailsList, CommandAnswer, CommandBody, ReloadAnswer, RestartAllBody,
         )
     }  # fmt: skip
     for _, _, operation in operations(await document(api)):
@@ -195,7 +199,7 @@ def test_the_example_of_a_message_is_what_the_program_says():
     example = PUT.answers[200].content.example["message"]
     sentence, _, keys = example.partition(": ")
     sources = Path(str(actors.service.__file__)).parent.glob("*.py")
-    assert any(f'"{sentence}: ' in source.read_text(encoding="utf-8") for source in sources)
+    assert any(f"{sentence.removeprefix('Saved')[1:]}: " in source.read_text(encoding="utf-8") for source in sources)
     assert keys == "vad_threshold."
 
 
