@@ -21,9 +21,8 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from actors.lines import Lines, Mask
-
-INSTANCE_VARIABLE = "TARS_INSTANCE"
+from actors.exits import how_it_ended
+from actors.lines import LINE_LIMIT, Lines
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -71,20 +70,47 @@ class Ended(Struct, frozen=True):
         return self.code == 0
 
     def __str__(self) -> str:
-        if self.code >= 0:
-            return f"exited with {self.code}"
-        with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(-self.code).name}"
-        return f"was killed by signal {-self.code}"
+        return how_it_ended(self.code)
+
+
+async def run_to_end(command: Command) -> tuple[Ended, str]:
+    """Run a command. Gives how it ended, and the last line that it wrote and that is not empty.
+
+    Of a line that is too long it is the beginning: what is to be struck out of it would have lost its own further on.
+    Cancelled, it kills the command's whole group, and returns when that is gone.
+
+    Raises:
+        SpawnFailed: see `Process`.
+    """
+    last, goes_on = b"", False
+    ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+
+    def line(text: bytes) -> None:
+        nonlocal last, goes_on
+        if text.strip() and not goes_on:
+            last = text
+        goes_on = len(text) == LINE_LIMIT
+
+    process = Process(command, on_line=line, on_end=ended.set_result)
+    try:
+        await asyncio.wait({ended})
+    except asyncio.CancelledError:
+        process.kill()
+        # SIGKILL is not waited for in vain but where the kernel itself hangs. A second cancellation has to wait as well.
+        while not ended.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({ended})
+        raise
+    return ended.result(), last.decode("utf-8", "replace").strip()
 
 
 class Process:
     """One child. Everything here runs on the loop's thread; no call blocks.
 
-    `on_line` gets each line of standard output and error, as they come, without the line end and without what `mask`
-    strikes out. `on_end` is called exactly once, after the whole process group is gone and its last output was handed
-    over. The order of the two is kept. Of a flood that lasts, lines are left out, and counted in a line of our own.
-    Both are called with empty context variables: a process outlives the request that started it.
+    `on_line` gets each line of standard output and error, as they come, without the line end. `on_end` is called exactly
+    once, after the whole process group is gone and its last output was handed over. The order of the two is kept. Of a
+    flood that lasts, lines are left out, and counted in a line of our own. Both are called with empty context variables: a
+    process outlives the request that started it.
     """
 
     _flooding: ClassVar[set["Process"]] = set()
@@ -96,7 +122,6 @@ class Process:
         *,
         on_line: Callable[[bytes], None],
         on_end: Callable[[Ended], None],
-        mask: Callable[[], Mask] = Mask,
     ) -> None:
         """Start the command.
 
@@ -106,7 +131,7 @@ class Process:
         self._on_line = on_line
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._lines = Lines(mask)
+        self._lines = Lines()
         self._turn: asyncio.Handle | None = None
         self._goes = 0
         self._left_out = 0

@@ -9,11 +9,11 @@ import os
 import pwd
 import secrets
 import shutil
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from actors.exits import how_it_ended
 from actors.trees import INSTANCE_VARIABLE, RLIMIT_LOCKS, mark_of
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -141,11 +141,7 @@ class Ended:
         return self.code == 0
 
     def __str__(self) -> str:
-        if self.code >= 0:
-            return f"exited with {self.code}"
-        with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(-self.code).name}"
-        return f"was killed by signal {-self.code}"
+        return how_it_ended(self.code)
 
 
 def checked_note(note: str) -> str:

@@ -6,7 +6,7 @@ One probe is one object that is started, says what it finds, and is stopped; wha
 
 from actors.probes._make import make_probe
 from actors.probes._notify import Notice, NotifySocket, read_notice
-from actors.probes._probe import OnResult, Probe
+from actors.probes._probe import MAX_TEXT, OnResult, Probe
 from actors.probes._watchdog import Watchdog
 
-__all__ = ["Notice", "NotifySocket", "OnResult", "Probe", "Watchdog", "make_probe", "read_notice"]
+__all__ = ["MAX_TEXT", "Notice", "NotifySocket", "OnResult", "Probe", "Watchdog", "make_probe", "read_notice"]

@@ -4,21 +4,18 @@ Each gives a sentence, or raises `Failed` or `OSError`, and leaves nothing open,
 """
 
 import asyncio
-import contextlib
 import re
 import ssl
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote, urlsplit
 
-from actors.process import Command, Ended, Process, SpawnFailed
+from actors.process import Command, SpawnFailed, run_to_end
 
 Question = Callable[[], Awaitable[str]]
 """Asks once. Cancelled at the deadline, or when the probe is stopped."""
 
 MAX_HEAD = 16 * 1024
 """Bytes of an answer in which its status has to be."""
-MAX_WORDS = 200
-"""Characters of a command's last line that are told."""
 
 _AS_THEY_ARE = "%/?:@!$&'()*+,;=~-._[]"
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([^\r\n]*))?\r?\n")
@@ -112,32 +109,11 @@ def execute(command: Callable[[], Command]) -> Question:
     """
 
     async def question() -> str:
-        last, ended = b"", asyncio.get_running_loop().create_future()
-
-        def line(text: bytes) -> None:
-            nonlocal last
-            last = text[: 4 * MAX_WORDS] if text.strip() else last
-
-        def end(how: Ended) -> None:
-            if not ended.done():
-                ended.set_result(how)
-
         asked = command()
         try:
-            process = Process(asked, on_line=line, on_end=end)
+            how, words = await run_to_end(asked)
         except SpawnFailed as error:
             raise Failed(str(error)) from error
-        try:
-            await asyncio.wait({ended})
-        except asyncio.CancelledError:
-            process.kill()
-            # SIGKILL is not waited for in vain but where the kernel itself hangs. A second cancellation has to wait as well.
-            while not ended.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({ended})
-            raise
-        how: Ended = ended.result()
-        words = last.decode("utf-8", "replace").strip()[:MAX_WORDS]
         if not how.clean:
             raise Failed(f"{asked.argv[0]} {how}{f': {words}' if words else ''}")
         return words or f"{asked.argv[0]} {how}"

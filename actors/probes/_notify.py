@@ -19,8 +19,6 @@ from msgspec import Struct
 MAX_PATH = 107
 """Bytes of a socket's path (unix(7), sun_path)."""
 MAX_MESSAGE = 4096
-MAX_STATUS = 500
-"""Characters of a `STATUS=` that are kept."""
 MESSAGES_A_TURN = 16
 PAUSE = 0.02
 """Messages read in a go, and seconds until the next where there are more: a flood wakes the loop no oftener."""
@@ -53,7 +51,7 @@ def read_notice(message: bytes) -> Notice:
         stopping=found.get("STOPPING") == "1",
         watchdog=found.get("WATCHDOG") == "1",
         trigger=found.get("WATCHDOG") == "trigger",
-        status=None if status is None else "".join(c if c.isprintable() else " " for c in status[:MAX_STATUS]).strip(),
+        status=None if status is None else "".join(c if c.isprintable() else " " for c in status).strip(),
     )
 
 

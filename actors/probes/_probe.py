@@ -6,7 +6,9 @@ from contextvars import Context
 from math import ceil
 
 MAX_TEXT = 500
-"""Characters of what a probe says; more is cut."""
+"""Characters that are shown of what a probe says, or a notify socket hears. It is cut by who shows it, once secrets are struck
+out of it: half of one would not be found.
+"""
 
 OnResult = Callable[[bool, str], None]
 """Takes whether it is well, and a sentence."""
@@ -33,7 +35,7 @@ class Probe:
 
     def stop(self) -> None:
         """End; cancels what is under way. May be called again, also by `on_result`."""
-        self._on_result = None
+        self._on_result = self._last = None
         self._at(None)
 
     async def gone(self) -> None:
@@ -49,7 +51,7 @@ class Probe:
         """Take `READY=1` on its notify socket."""
 
     def _say(self, ok: bool, text: str) -> None:
-        said = (ok, text[:MAX_TEXT])
+        said = (ok, text)
         if self._on_result is not None and said != self._last:
             self._last = said
             self._on_result(*said)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import ClassVar
 
-from actors.probes._probe import Count, OnResult, Probe, aligned
+from actors.probes._probe import MAX_TEXT, Count, OnResult, Probe, aligned
 from schemas.manifest import DelayProbe, HealthTopicProbe, LogLineProbe
 
 MAX_LINE = 1024
@@ -67,7 +67,7 @@ class LogLine(Probe):
     def line(self, line: str) -> None:
         if self.listens and self._found_in(line[:MAX_LINE]):
             self.listens = False
-            self._say(True, f"it wrote: {line}")
+            self._say(True, f"it wrote: {line}"[:MAX_TEXT])
 
     def stop(self) -> None:
         self.listens = False

@@ -7,15 +7,12 @@ from contextvars import Context
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.probes import Probe, make_probe
-from actors.process import Command, Ended, Process, SpawnFailed
+from actors.probes import MAX_TEXT, Probe, make_probe
+from actors.process import Command, SpawnFailed, run_to_end
 from actors.service._log import ServiceLog
 from actors.service._policy import Mishaps, Policy
 from schemas.manifest import HealthTopicProbe, Liveness, NoProbe, Restart, Service
 from schemas.states import Lifecycle
-
-MAX_WORDS = 200
-"""Characters of a restart command's last line that are told."""
 
 
 class RestartFailed(Exception):
@@ -110,6 +107,7 @@ class External:
         self._on_change()
 
     def _result(self, ok: bool, text: str) -> None:
+        text = self._clean(text)[:MAX_TEXT]
         if not isinstance(self._asks, HealthTopicProbe):
             self._move(ok, text)
         if not ok:
@@ -155,28 +153,14 @@ class External:
         self._on_change()
 
     async def _execute(self, argv: tuple[str, ...]) -> None:
-        last, ended = b"", asyncio.get_running_loop().create_future()
-
-        def line(text: bytes) -> None:
-            nonlocal last
-            last = text if text.strip() else last
-
-        def end(how: Ended) -> None:
-            if not ended.done():
-                ended.set_result(how)
-
-        try:
-            process = Process(self._command(argv), on_line=line, on_end=end)
-        except SpawnFailed as error:
-            raise RestartFailed(f"its restart_command: {error}") from error
         try:
             async with asyncio.timeout(self._service.grace):
-                how = await asyncio.shield(ended)
+                how, said = await run_to_end(self._command(argv))
+        except SpawnFailed as error:
+            raise RestartFailed(f"its restart_command: {error}") from error
         except TimeoutError:
             raise RestartFailed(f"its restart_command did not end within {self._service.grace:g} s") from None
-        finally:
-            process.kill()
         # It has the environment of a worker, and so may print a secret.
-        words = self._clean(last.decode("utf-8", "replace").strip())[:MAX_WORDS]
+        words = self._clean(said)[:MAX_TEXT]
         if not how.clean:
             raise RestartFailed(f"its restart_command {how}{f': {words}' if words else ''}")

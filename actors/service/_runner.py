@@ -22,6 +22,7 @@ from actors.flag import Flag
 from actors.holder import Ended as ProcessEnded
 from actors.holder import Held, HolderFailed, Spawn, SpawnFailed, new_instance
 from actors.output import Output, OutputLimits, Record, StreamName
+from actors.probes import MAX_TEXT
 from actors.process import Command
 from actors.runtime import OutcomeUnknown, Rejected
 from actors.service import _events as ev
@@ -454,7 +455,8 @@ class Runner:
 
     def _said(self, event: "ev.Ready | ev.Unhealthy | ev.Condemned") -> None:
         """Take what a watch has found; in its words may be the worker's, or a probe's command's that has the same secrets."""
-        self.feed(msgspec.structs.replace(event, reason=self.output.clean(event.reason)))
+        # Shortened only now: half a secret would not be found.
+        self.feed(msgspec.structs.replace(event, reason=self.output.clean(event.reason)[:MAX_TEXT]))
 
     def _open(self, watch: Watch) -> str | None:
         path = self._notify_path()

@@ -11,8 +11,9 @@ from pathlib import Path
 from signal import SIGABRT
 
 from actors.probes import Notice, NotifySocket, Probe, Watchdog, make_probe
-from actors.process import INSTANCE_VARIABLE, Command
+from actors.process import Command
 from actors.service._events import Condemned, Ready, Unhealthy
+from actors.trees import INSTANCE_VARIABLE
 from schemas.manifest import HealthTopicProbe, Liveness, NoProbe, NotifyProbe, Service
 
 Sign = Ready | Unhealthy | Condemned

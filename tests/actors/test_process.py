@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.lines import LINE_LIMIT, Mask
+from actors.lines import LINE_LIMIT
 from actors.process import (
     LINES_A_TURN,
     PATIENCE,
@@ -19,8 +19,9 @@ from actors.process import (
     Ended,
     Process,
     SpawnFailed,
+    run_to_end,
 )
-from tests.support import wait_until
+from tests.support import eventually, wait_until
 
 
 class Watched:
@@ -179,21 +180,31 @@ async def test_a_line_that_cannot_be_taken_loses_no_other(caplog: pytest.LogCapt
     assert "a line of output was lost" in caplog.text
 
 
-async def test_secrets_are_struck_out_over_reads_and_cuts() -> None:
-    secret = "s3cret-" + "y" * 30
-    lines: list[bytes] = []
-    end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-    text = (
-        "import os, time\n"
-        f"os.write(1, b'-' * {LINE_LIMIT - 10} + b'{secret[:9]}'); time.sleep(0.05); os.write(1, b'{secret[9:]}')\n"
-        f"os.write(1, b'\\nend {secret[:5]}'); time.sleep(0.05); os.write(1, b'{secret[5:]}')\n"
-    )
-    mask = Mask([secret])
-    command = Command(script(text), Path("/"), dict(os.environ))
-    Process(command, on_line=lines.append, on_end=end.set_result, mask=lambda: mask)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("print('one'); print('two'); print(); raise SystemExit(3)", "two"),
+        ("pass", ""),
+        ("print('first ' + 'x' * 3 * 16384 + 'y', end='')", "first " + "x" * (LINE_LIMIT - 6)),
+    ],
+)
+async def test_the_last_line_of_a_command(text: str, words: str) -> None:
+    """Of one that is too long its beginning, where nothing stands that began further in front."""
     async with asyncio.timeout(20):
-        await end
-    assert b"".join(lines) == b"-" * (LINE_LIMIT - 10) + b"********" + b"end ********"
+        ended, last = await run_to_end(Command(script(text), Path("/"), dict(os.environ)))
+    assert (str(ended), last) == (f"exited with {3 if 'raise' in text else 0}", words)
+
+
+async def test_a_command_that_is_not_waited_for_is_gone(tmp_path: Path) -> None:
+    text = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()) + '.'); time.sleep(600)"
+    running = asyncio.create_task(run_to_end(Command(script(text), tmp_path, dict(os.environ))))
+    file = tmp_path / "pid"
+    await eventually(lambda: file.exists() and file.read_text().endswith("."), what="that it runs")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(20):
+            await running
+    assert not psutil.pid_exists(int(file.read_text()[:-1]))
 
 
 async def test_without_descriptors_nothing_is_left_running(monkeypatch: pytest.MonkeyPatch) -> None:

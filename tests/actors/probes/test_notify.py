@@ -33,7 +33,7 @@ SEND = (
         (b"READY=0\nSTOPPING=1", Notice(stopping=True)),
         (b"WATCHDOG=1", Notice(watchdog=True)),
         (b"WATCHDOG=trigger", Notice(trigger=True)),
-        (b"STATUS=a\x1b[31mb\x00c" + b"x" * 4000, Notice(status="a [31mb c" + "x" * 491)),
+        (b"STATUS=a\x1b[31mb\x00c" + b"x" * 4000, Notice(status="a [31mb c" + "x" * 4000)),
         (b"STATUS=", Notice(status="")),
         (b"STATUS=\xff", Notice(status="\ufffd")),
         (b"", Notice()),

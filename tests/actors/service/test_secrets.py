@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.manifest import ExecProbe, NoProbe, NotifyProbe, Restart
 from schemas.states import Kind, Lifecycle
 from tests.actors.service.conftest import MakeRig
 from tests.actors.service.support import Rig, WorkerLog, python, shell
@@ -104,6 +105,46 @@ async def test_what_a_worker_says_of_itself_is_cleaned_too(rig: Rig, caplog: pyt
     wanted = rig.desired.wanted("system/state/svc")
     assert wanted is not None
     assert SECRET.encode() not in wanted.content  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("before", [190, 470, 16 * 1024 - 5])
+async def test_a_probe_that_prints_one_where_it_is_cut_shows_no_part_of_it(make_rig: MakeRig, before: int) -> None:
+    rig = await make_rig(environment={"API_KEY": SECRET})
+    prints = python(f"import os; print('x' * {before} + os.environ['API_KEY'] + 'y'); raise SystemExit(1)")
+    probe = ExecProbe(command=prints, interval=0.1, start_period=0.0, failure_threshold=1)
+    await rig.serve(readiness=NoProbe(), liveness=probe)
+    await eventually(lambda: rig.state.ends)
+    told = rig.state.ends[0].reason
+    assert "exited with 1: xxx" in told
+    assert told.rpartition("x")[2].removesuffix("y").strip("*") == ""
+
+
+@pytest.mark.parametrize("before", [490, 499])
+async def test_a_status_that_holds_one_where_it_is_cut_shows_no_part_of_it(make_rig: MakeRig, before: int) -> None:
+    rig = await make_rig(environment={"API_KEY": SECRET})
+    tells = python(
+        "import os, socket, time\n"
+        "with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:\n"
+        f"    text = 'STATUS=' + 'x' * {before} + os.environ['API_KEY']\n"
+        "    one.sendto(text.encode(), os.environ['NOTIFY_SOCKET'])\n"
+        "time.sleep(600)\n"
+    )
+    await rig.serve(tells, readiness=NotifyProbe())
+    await eventually(lambda: "xxx" in rig.state.reason)
+    assert rig.state.reason == ("x" * before + "********")[:500]
+
+
+async def test_what_a_probe_of_one_that_somebody_else_runs_prints(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    prints = python(f"import os\nif os.path.exists('ill'): print('x' * 190 + '{SECRET}'); raise SystemExit(1)")
+    probe = ExecProbe(command=prints, interval=0.1, start_period=0.0, failure_threshold=1)
+    await rig.serve(kind=Kind.EXTERNAL, readiness=NoProbe(), liveness=probe, restart=Restart.NEVER)
+    await rig.until(Lifecycle.READY)
+    await rig.change(api_key=SECRET)
+    await eventually(lambda: rig.wanted_version() == 2)
+    (rig.folder / "ill").touch()
+    state = await rig.until(Lifecycle.UNHEALTHY)
+    assert state.reason.endswith("x********")
+    assert "c4n" not in caplog.text
 
 
 async def test_a_secret_that_does_not_open_can_be_set_anew(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
