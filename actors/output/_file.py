@@ -20,7 +20,8 @@ class RotatingFile:
     """`<path>`, and `<path>.1` to `<path>.<files - 1>`, the highest number the oldest.
 
     A file is renamed before a line would make it larger than `file_bytes`; no line is lost or torn by that, nor by a
-    crash between two renames. Used by one thread at a time.
+    crash between two renames. With 0 files nothing is written, and what is there of another time goes with the first line.
+    Used by one thread at a time.
     """
 
     def __init__(self, path: Path, file_bytes: int, files: int) -> None:
@@ -29,6 +30,7 @@ class RotatingFile:
         self._files = files
         self._descriptor = -1
         self._size = 0
+        self._nothing_there = False
 
     def configure(self, file_bytes: int, files: int) -> None:
         """Keep to other limits, from the next line on. May be called from another thread than that which writes."""
@@ -37,6 +39,9 @@ class RotatingFile:
     def write(self, lines: Sequence[bytes]) -> Written:
         """Append lines, which have their ends. Raises nothing: where the disk refuses, the file ends with a whole line."""
         done = 0
+        if self._files == 0:
+            self._remove_all()
+            return Written(len(lines))
         try:
             while done < len(lines):
                 self._open()
@@ -93,6 +98,7 @@ class RotatingFile:
                 return
             # Somebody removed it: what goes there now would be seen by nobody.
             self.close()
+        self._nothing_there = False
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self._path, flags, PRIVATE_FILE)
         try:
@@ -119,10 +125,20 @@ class RotatingFile:
     def _aside(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
 
+    def _remove_all(self) -> None:
+        if self._nothing_there:
+            return
+        self._nothing_there = True
+        self.close()
+        # Where the disk refuses, what is there stays: of what is printed nothing is lost by that.
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+            self._remove_beyond()
+
     def _remove_beyond(self) -> None:
         """Remove what is left of a time when more files were kept."""
         prefix = f"{self._path.name}."
         for entry in self._path.parent.iterdir():
             number = entry.name.removeprefix(prefix)
-            if entry.name.startswith(prefix) and number.isdecimal() and int(number) >= self._files:
+            if entry.name.startswith(prefix) and number.isdecimal() and int(number) >= max(self._files, 1):
                 entry.unlink(missing_ok=True)

@@ -55,7 +55,7 @@ class OutputLimits(Struct, frozen=True):
     """What is kept of one service's output, from the manifest.
 
     `file_bytes` is the size at which a file is put aside (at least 256 KiB), `files` how many there are at most, the one
-    that is written to included. `ring_lines` and `ring_bytes` bound what is kept in memory.
+    that is written to included, or 0 for none. `ring_lines` and `ring_bytes` bound what is kept in memory.
     """
 
     file_bytes: int = 5 * 1024 * 1024
@@ -64,5 +64,5 @@ class OutputLimits(Struct, frozen=True):
     ring_bytes: int = 256 * 1024
 
     def __post_init__(self) -> None:
-        if self.file_bytes < SMALLEST_FILE or self.files < 1 or self.ring_lines < 1 or self.ring_bytes < SMALLEST_FILE:
-            raise ValueError(f"{self} is too small: at least {SMALLEST_FILE} bytes each, one file and one line")
+        if self.file_bytes < SMALLEST_FILE or self.files < 0 or self.ring_lines < 1 or self.ring_bytes < SMALLEST_FILE:
+            raise ValueError(f"{self} is too small: at least {SMALLEST_FILE} bytes each, and one line")

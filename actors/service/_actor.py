@@ -390,7 +390,11 @@ class ServiceActor(Actor):
         if not report.ok:
             error_text = self._clean(report.error or "it does not say why")
             self._complain(f"the worker could not apply version {report.version}: {error_text}")
-        elif report.config_epoch is not None and report.version is not None:
+            return
+        if report.error:
+            # How its last control signal failed; it stands in each report until another one succeeds.
+            self._complain(f"the worker reports a failure: {self._clean(report.error)}")
+        if report.config_epoch is not None and report.version is not None:
             before = self._reported, self._diverged
             self._reported = VersionMark(config_epoch=report.config_epoch, version=report.version)
             self._diverged = tuple(map(self._clean, report.restart_required or ()))

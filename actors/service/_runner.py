@@ -567,9 +567,7 @@ def _output_of(service: Service, around: Surroundings) -> Output:
 
 def _limits_of(service: Service) -> OutputLimits:
     kept = service.output
-    return OutputLimits(
-        file_bytes=max(kept.file_size, SMALLEST_FILE), files=max(kept.files, 1), ring_lines=kept.ring_lines
-    )
+    return OutputLimits(file_bytes=max(kept.file_size, SMALLEST_FILE), files=kept.files, ring_lines=kept.ring_lines)
 
 
 def _moment() -> ev.Moment:

@@ -92,6 +92,25 @@ def test_fewer_files_are_kept_at_once_and_others_are_left_alone(path: Path) -> N
     assert set(path.parent.iterdir()) == {path, *foreign}
 
 
+def test_no_file_is_written_and_none_is_kept(path: Path) -> None:
+    foreign = [path.with_name(name) for name in ("stt-worker.log.old", "stt-worker-2.log.9", "stt-worker.log.0")]
+    for each in foreign:
+        each.touch()
+    with opened(path) as file:
+        file.write(lines(25))
+        assert set(path.parent.iterdir()) > {path, *foreign}
+        file.configure(100, 0)
+        assert file.write(lines(5)) == Written(5)
+        assert set(path.parent.iterdir()) == set(foreign)
+        file.configure(100, 2)
+        file.write(lines(5))
+        file.configure(100, 0)
+        file.write(lines(5))
+        assert set(path.parent.iterdir()) == set(foreign)
+    with opened(path / "missing" / "x.log", files=0) as file:
+        assert file.write(lines(1)) == Written(1)
+
+
 def test_a_file_that_somebody_removed_is_made_again(path: Path) -> None:
     with opened(path) as file:
         file.write(lines(1))

@@ -382,7 +382,7 @@ async def test_any_bytes_in_any_chunks_give_the_same_records(tmp_path_factory, d
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("wrong", [{"file_bytes": 1}, {"files": 0}, {"ring_lines": 0}, {"ring_bytes": 1}])
+@pytest.mark.parametrize("wrong", [{"file_bytes": 1}, {"files": -1}, {"ring_lines": 0}, {"ring_bytes": 1}])
 def test_limits_that_are_too_small_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="too small"):
         OutputLimits(**wrong)

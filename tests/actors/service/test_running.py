@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.service import ServiceActor, _actor, _policy
-from schemas.manifest import Backoff
+from schemas.manifest import Backoff, Output
 from schemas.states import Lifecycle
 from tests.actors.service.support import (
     APPLIED_TOPIC,
@@ -214,6 +214,17 @@ async def test_binary_output_passes(rig: Rig, printed: WorkerLog) -> None:
     await eventually(lambda: "end" in printed.lines)
 
 
+async def test_without_files_the_last_lines_are_in_memory_alone(rig: Rig, printed: WorkerLog) -> None:
+    await rig.serve(output=Output(files=0))
+    await eventually(lambda: printed.lines == ["up"])
+    output = rig.outputs.get(NAME)
+    assert output is not None
+    assert json.loads(output.tail(1)[0])["message"] == "up"
+    await rig.service.ask(ServiceActor.shut_down)
+    await rig.outputs.close()
+    assert list((rig.folder / "logs").iterdir()) == []
+
+
 # -- reports
 
 
@@ -239,6 +250,20 @@ async def test_health_comes_and_goes(rig: Rig) -> None:
         rig.report_health(True)
         assert (await rig.until(Lifecycle.READY)).reason == "healthy"
     assert rig.state.restarts == 0
+
+
+async def test_a_control_signal_that_failed_is_logged_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    await rig.serve()
+    await rig.until(Lifecycle.STARTING)
+    rig.hear_the_clearing()
+    await rig.change(pin="4711-0815")
+    await eventually(lambda: rig.wanted_version() == 2)
+    failed = {"error": "control signal restart: ValueError: no 4711-0815"}
+    for version in (1, 1, 2):
+        applied(rig, version, **failed)
+    await eventually(lambda: rig.state.reported is not None and rig.state.reported.version == 2)
+    told = [record.getMessage() for record in caplog.records if "control signal" in record.getMessage()]
+    assert told == ["svc: the worker reports a failure: control signal restart: ValueError: no ********"]
 
 
 async def test_one_that_says_nothing_of_itself_is_said_to_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
