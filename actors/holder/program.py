@@ -205,6 +205,7 @@ def become(gate: socket.socket, output: tuple[int, int], cgroup: str, parent: in
         os.setsid()
         if cgroup:
             _write(f"{cgroup}/cgroup.procs", "0")
+        be_no_more_spared()
         # A rehearsal, whose program does not exist: each page of memory that is touched for the first time after a fork
         # takes a microsecond, which would be missed later.
         _carry_out(unpack(_REHEARSAL), memfd(b"/\0\0" + bytes(2 * array.array("L").itemsize)), "", parent, files)
@@ -218,6 +219,20 @@ def become(gate: socket.socket, output: tuple[int, int], cgroup: str, parent: in
     finally:
         socket.socket(fileno=door).send(pack(**report))
         os._exit(127)
+
+
+def be_no_more_spared(path: str = "/proc/self/oom_score_adj") -> None:
+    """Where memory is short a worker is to go before those who would start it again: that they are spared (proc(5),
+    OOMScoreAdjust= of systemd.exec(5)) is not for it. Raising it needs no right.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            spared = os.read(descriptor, 16).startswith(b"-")
+        finally:
+            os.close(descriptor)
+        if spared:
+            _write(path, "0\n")
 
 
 _REHEARSAL = pack(

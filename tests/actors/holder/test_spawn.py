@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.holder import HolderFailed, SpawnFailed, attach
+from actors.holder import HolderFailed, SpawnFailed, attach, program
 from tests.actors.holder.support import Place, alive, ended, finish, read_line, read_until
 from tests.support import eventually, needs
 
@@ -54,6 +54,31 @@ async def test_it_leads_a_session_has_no_signal_blocked_or_ignored_and_nothing_o
     assert opened.keys() == {"0", "1", "2"}
     assert opened["0"] == "/dev/null"
     await finish(holder)
+
+
+async def test_where_memory_is_short_it_goes_before_the_holder(place: Place) -> None:
+    holder = await place.attach()
+    try:
+        Path(f"/proc/{holder.pid}/oom_score_adj").write_text("-500")
+    except PermissionError:
+        await finish(holder)
+        pytest.skip("only root with CAP_SYS_RESOURCE may spare a process (proc(5))")
+    # The first was forked before that.
+    for service in ("first", "second"):
+        held = await holder.spawn(place.shell(service, "cat /proc/self/oom_score_adj"))
+        assert await read_line(held.stdout) == "0"
+        assert await ended(held) == 0
+    await finish(holder)
+
+
+@pytest.mark.parametrize(("before", "after"), [("-1000\n", "0\n"), ("-1\n", "0\n"), ("0\n", "0\n"), ("300\n", "300\n")])
+def test_being_spared_is_put_right_and_nothing_else(tmp_path: Path, before: str, after: str) -> None:
+    """On a file in the place of that of proc(5), since hardly anybody may write less than 0 to the real one."""
+    path = tmp_path / "oom_score_adj"
+    path.write_text(before)
+    program.be_no_more_spared(str(path))
+    assert path.read_text().splitlines()[0] == after.strip()
+    program.be_no_more_spared(str(tmp_path / "missing"))
 
 
 @needs_root
