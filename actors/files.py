@@ -8,7 +8,18 @@ from pathlib import Path
 PRIVATE_FILE = 0o600
 """Mode of every file that the supervisor keeps: its owner reads and writes it, nobody else does anything."""
 
+PUBLIC_FILE = 0o644
+"""Mode of what workers with users of their own read together, and is no secret: public keys."""
+
 PRIVATE_FOLDER = 0o700
+
+PASSAGE = 0o711
+"""Mode of a folder of root's through which workers with users of their own come to what is theirs. They cannot list it."""
+
+
+def is_private(folder: os.stat_result) -> bool:
+    """Whether it is ours, and nobody else can list or change what is in it; pass through it they may where we are root."""
+    return folder.st_uid == os.geteuid() and not folder.st_mode & (0o077 if folder.st_uid else 0o066)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:

@@ -233,9 +233,12 @@ fi
 say "settings in $settings, data in $data"
 # The first start adds the keys to the settings, so both folders are the user's.
 folder 0700 "$user" "$settings"
-folder 0700 "$user" "$data"
+# Workers with users of their own pass through these to what is theirs (own-users.conf); the start closes them where there are none.
+passage=0700
+[ "$user" != root ] || passage=0711
+folder "$passage" "$user" "$data"
 # systemd makes it, too, but `check` would miss it before the first start.
-folder 0700 "$user" "$runtime"
+folder "$passage" "$user" "$runtime"
 place "$here/services.schema.json" 0644 "$user" "$settings/services.schema.json"
 place "$here/services.tars.toml" 0644 "$user" "$settings/services.toml"
 # From its first start on, it holds the keys.

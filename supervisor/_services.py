@@ -3,13 +3,14 @@
 import difflib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import Struct
 
-from schemas.manifest import MAX_BYTES, Manifest, ManifestInvalid, Service, parse_manifest
+from actors.accounts import Account, UnknownAccount, closed_to, find_account
+from schemas.manifest import MAX_BYTES, ExecProbe, Manifest, ManifestInvalid, Service, parse_manifest
 from schemas.problems import ConfigInvalid, SchemaInvalid
 from schemas.service_schema import ServiceSchema
 from schemas.states import Kind
@@ -41,6 +42,8 @@ class Services(Struct, frozen=True):
     manifest: Manifest
     schemas: Mapping[str, ServiceSchema]
     warnings: tuple[str, ...] = ()
+    accounts: Mapping[str, Account] = {}
+    """Whom the workers run as that have users of their own, as far as there are such users."""
 
     def overrides(self, environment: Mapping[str, str], sources: Mapping[str, str]) -> list[Override]:
         """The settings that a variable decides, secrets included, in the manifest's order.
@@ -111,9 +114,13 @@ def load_services(path: Path, environment: Mapping[str, str], sources: Mapping[s
             ]
     if mistakes:
         raise ServicesRefused(mistakes)
-    warnings = [f"{path}: {line}" for service in manifest.services for line in _missing_parts(service)]
+    accounts: dict[str, Account] = {}
+    warnings = []
+    for service in manifest.services:
+        lines = [*_account(service, accounts), *_missing_parts(service, environment, accounts.get(service.name))]
+        warnings += [f"{path}: {service.name}: {line}" for line in lines]
     warnings += Services(manifest, schemas).misspelled(sources or {})
-    return Services(manifest, schemas, tuple(warnings))
+    return Services(manifest, schemas, tuple(warnings), accounts)
 
 
 def _text(path: Path) -> str:
@@ -133,18 +140,54 @@ def _text(path: Path) -> str:
     raise ServicesRefused([f"{path}: {what}"])
 
 
-def _missing_parts(service: Service) -> list[str]:
-    """Things that the worker needs and that are not there now: no mistake, since they may be there at its start."""
-    if service.kind is not Kind.PROCESS:
+def _account(service: Service, accounts: dict[str, Account]) -> list[str]:
+    """Add whom its worker runs as, where that is somebody else; or say why it cannot."""
+    user, group = service.user, service.group
+    if service.kind is not Kind.PROCESS or (user is None and group is None):
         return []
-    found = []
-    program = service.command[0]
+    try:
+        account = find_account(None if user is None else str(user), None if group is None else str(group))
+    except UnknownAccount as unknown:
+        return [str(unknown)]
+    if os.geteuid() == 0:
+        if account.uid != 0:
+            accounts[service.name] = account
+    elif account.uid != os.geteuid() or account.gid not in {os.getegid(), *os.getgroups()}:
+        return ["only root may start a process as another user or group; run the supervisor as root, or take them out"]
+    return []
+
+
+def _missing_parts(service: Service, environment: Mapping[str, str], account: Account | None) -> Iterator[str]:
+    """Things that the worker needs and that are not there now: no mistake, since they may be there at its start."""
+    commands: list[tuple[str, Sequence[str]]] = [("restart_command", service.restart_command)]
+    if service.kind is Kind.PROCESS:
+        commands = [("command", service.command)]
+        for key, probe in (("readiness", service.readiness), ("liveness", service.liveness)):
+            if isinstance(probe, ExecProbe):
+                commands.append((f"{key}.command", probe.command))
+    search = {**environment, **service.environment}.get("PATH")
+    for key, command in commands:
+        if command:
+            yield from _missing_program(key, command[0], search, account)
+    if service.kind is not Kind.PROCESS:
+        return
+    if not service.cwd.is_dir():
+        yield f"there is no folder {service.cwd}; mend cwd, or make it"
+    elif account is not None and (folder := closed_to(account, service.cwd / "file")) is not None:
+        yield f"{account.name} may not enter {folder}, and cwd is {service.cwd}; run: chmod o+x {folder}, or mend cwd"
+
+
+def _missing_program(key: str, program: str, search: str | None, account: Account | None) -> Iterator[str]:
+    found: str | None = program
     if "/" in program:
         # A folder is "executable", too: it can be entered.
         if not Path(program).is_file() or not os.access(program, os.X_OK):
-            found.append(f"{service.name}: {program} is no program that can be run; mend command, or install it")
-    elif shutil.which(program) is None:
-        found.append(f"{service.name}: there is no program {program} on the PATH; mend command, or install it")
-    if not service.cwd.is_dir():
-        found.append(f"{service.name}: there is no folder {service.cwd}; mend cwd, or make it")
-    return found
+            yield f"{program} is no program that can be run; mend {key}, or install it"
+            return
+    else:
+        found = shutil.which(program, path=search)
+        if found is None:
+            yield f"there is no program {program} on the PATH; mend {key}, or install it"
+            return
+    if account is not None and found is not None and (folder := closed_to(account, Path(found))) is not None:
+        yield f"{account.name} may not enter {folder}, and {key} is {found}; run: chmod o+x {folder}, or install it elsewhere"

@@ -92,6 +92,7 @@ def examine(environ: Mapping[str, str], cwd: Path, *, search: Sequence[Path] = S
         raise StartRefused(mistakes)
     would_make = _first_run.wants(settings, found) if exists is None else ()
     warnings = [*settings.warnings, *folders.plan(settings).warnings, *services.warnings, *_exposed(settings)]
+    warnings += folders.hardships(settings, services.accounts)
     if not settings.api_tokens and not would_make:
         warnings.append("there is no API token, so nobody can use the REST API; set CONFIG_API_TOKEN")
     return Findings(settings, services, found, exists, would_make, tuple(warnings))
@@ -117,6 +118,7 @@ def prepare(
         opened = open_folders(findings.settings, locks)
     except FoldersRefused as refused:
         raise StartRefused(refused.lines) from None
+    folders.close_passages(opened, findings.services.manifest)
     try:
         settings, keys, made = _keys(environ, cwd, search)
         if folders.plan(settings) != folders.plan(findings.settings):

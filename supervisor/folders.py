@@ -1,5 +1,7 @@
 """The data folder and the runtime folder (contract, section 3): private, ours, and used by one supervisor.
 
+Where root's manifest gives workers users of their own, others can pass through (0711), and no more: decision 36.
+
 Each holds a lock file whose flock(2) lives as long as this process, however it ends. The descriptors are
 close-on-exec, so that no worker and no holder keeps a dead supervisor's lock.
 """
@@ -9,7 +11,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +19,14 @@ from typing import Self
 
 from msgspec import Struct
 
-from actors.files import PRIVATE_FILE, PRIVATE_FOLDER
+from actors.accounts import Account, closed_to
+from actors.files import PRIVATE_FILE, PRIVATE_FOLDER, is_private
+from schemas.manifest import Manifest
 from supervisor._bounded import why
 from supervisor.settings import Settings
 
 LOCK_FILE = "supervisor.lock"
+PUBLIC_KEYS = "public_keys.pem"
 LOCK_PATIENCE = 0.25
 """Seconds for which a held lock is tried again before the start is refused."""
 
@@ -162,6 +167,52 @@ def open_folders(settings: Settings, inherited: Sequence[int] = ()) -> Folders:
     return folders
 
 
+def close_passages(folders: Folders, manifest: Manifest) -> None:
+    """Make the folders 0700 again through which workers with users of their own have passed, where there are none any more.
+
+    They are opened by who needs them (`actors.service`). One that cannot be closed stays as it is: nobody can list it.
+    """
+    if os.geteuid() != 0 or any(service.user is not None for service in manifest.services):
+        return
+    for folder in (folders.data, folders.runtime, folders.data / "state", folders.runtime / "services"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mode & 0o077:
+                folder.chmod(PRIVATE_FOLDER)
+
+
+def hardships(settings: Settings, accounts: Mapping[str, Account]) -> list[str]:
+    """What keeps workers, by their names, from what they are given, or gives them more; a sentence each."""
+    wanted = plan(settings)
+    ours = (wanted.data, wanted.runtime)
+    found = []
+    for what, path, variable in _folders(wanted):
+        closed: dict[Path, list[str]] = {}
+        for name, account in accounts.items():
+            if (folder := closed_to(account, path, besides=ours)) is not None:
+                closed.setdefault(folder, []).append(f"{name} ({account.name})")
+        found += [
+            f"{', '.join(names)}: the worker's user may not enter {folder}, and so reaches nothing in {what} {path}; "
+            f"run: chmod o+x {folder}, or choose another place with {variable}"
+            for folder, names in closed.items()
+        ]
+        open_to_others = sorted(_open_files(path)) if accounts else []
+        if open_to_others:
+            found.append(
+                f"workers with users of their own pass through {what} {path}, and can reach {', '.join(open_to_others)} in "
+                f"it; run: chmod go-rwx on these, or move them"
+            )
+    return found
+
+
+def _open_files(folder: Path) -> Iterator[str]:
+    """Names of files that others may read or write, besides our own."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISREG(mode) and mode & 0o006 and entry.name != PUBLIC_KEYS:
+                yield entry.name
+
+
 def _folders(wanted: Plan) -> Iterator[tuple[str, Path, str]]:
     yield "the data folder", wanted.data, "CONFIG_DB_PATH"
     if wanted.runtime != wanted.data:
@@ -193,7 +244,7 @@ def _wrong(what: str, path: Path, variable: str) -> list[str]:
             f"{what} {path} belongs to user id {status.st_uid} and this program runs as {os.geteuid()}; "
             f"run it as that user, change the owner, or choose another folder with {variable}"
         )
-    elif status.st_mode & 0o077:
+    elif not is_private(status):
         mistakes.append(
             f"{what} {path} is open to other users (mode {stat.S_IMODE(status.st_mode):04o}); "
             f"run: chmod 700 {path}, or choose another folder with {variable}"

@@ -28,7 +28,7 @@ from actors.broker.credentials import Credentials
 from actors.cache import CacheActor, CacheContents, CacheEntry
 from actors.database import DatabaseActor, StoreUnavailable
 from actors.events import Events, HealthChanged
-from actors.files import write_atomically
+from actors.files import PUBLIC_FILE, write_atomically
 from actors.health import Component, HealthActor, last_will, of_service
 from actors.holder import Held
 from actors.holding import Holding
@@ -47,6 +47,7 @@ from schemas.status import ReloadRefused
 from schemas.types import Checksum, ServiceName
 from supervisor import __version__
 from supervisor.boot import Boot, StartRefused
+from supervisor.folders import PUBLIC_KEYS, close_passages
 from supervisor.keys import public_pem
 from supervisor.logging import Log
 from supervisor.reload import Plan, by_name, read_plan
@@ -116,7 +117,7 @@ class System:
             vault=Vault(keys.master, keys.master_id),
             environment=settings.environment,
             mqtt_url=self._worker_url,
-            public_keys=folders.runtime / "public_keys.pem",
+            public_keys=folders.runtime / PUBLIC_KEYS,
             public_pem=public_pem(keys.signing_public),
             health=self._health,
             runtime_folder=folders.runtime,
@@ -232,6 +233,7 @@ class System:
         gone = plan.having(Change.REMOVED)
         await self._end(gone + plan.having(Change.RESTART))
         self._boot = plan.after
+        close_passages(plan.after.folders, plan.after.manifest)
         self._services = by_name(plan.after)
         self._handles = {name: self._handles.get(name) or Handle(name) for name in self._services}
         self._fleet.configure(*_starts(plan.after.manifest))
@@ -294,8 +296,8 @@ class System:
         settings, keys = self._boot.settings, self._boot.keys
         keys_file, pem = self._surroundings.public_keys, self._surroundings.public_pem.encode("ascii")
         # Workers that run may read it at any moment.
-        if not keys_file.exists() or keys_file.read_bytes() != pem:
-            write_atomically(keys_file, pem)
+        if not keys_file.exists() or keys_file.read_bytes() != pem or keys_file.stat().st_mode & 0o777 != PUBLIC_FILE:
+            write_atomically(keys_file, pem, PUBLIC_FILE)
         self._subscribe()
         return [
             # First, so that it hears the others' first words.

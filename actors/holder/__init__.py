@@ -1,5 +1,5 @@
 """Workers' parent process (`program.py`) and the supervisor's end of it (`Holder`, `Held`, `Spawn`).
-It is attached first of all at a start, so it imports the standard library and `actors.trees` alone.
+It is attached first of all at a start, so it imports the standard library and what needs no more of `actors` alone.
 """
 
 from actors.holder._attach import attach

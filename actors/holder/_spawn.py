@@ -3,16 +3,15 @@
 import array
 import contextlib
 import errno
-import grp
 import itertools
 import os
-import pwd
 import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from actors.accounts import UnknownAccount, find_account, find_group
 from actors.exits import how_it_ended
 from actors.trees import INSTANCE_VARIABLE, RLIMIT_LOCKS, mark_of
 
@@ -173,13 +172,12 @@ def _identity(spawn: Spawn) -> tuple[str, str, str]:
     """Uid, gid and groups that the process must take, as text; empty where it is to have ours."""
     if spawn.user is None and spawn.group is None and spawn.groups is None:
         return "", "", ""
-    uid, gid, name = _user(spawn.user) if spawn.user is not None else (os.getuid(), os.getgid(), None)
-    if spawn.group is not None:
-        gid = _group(spawn.group)
-    if spawn.groups is not None:
-        groups = [gid, *map(_group, spawn.groups)]
-    else:
-        groups = os.getgrouplist(name, gid) if name is not None else [gid]
+    try:
+        uid, gid, groups, _ = find_account(spawn.user, spawn.group)
+        if spawn.groups is not None:
+            groups = (gid, *map(find_group, spawn.groups))
+    except UnknownAccount as unknown:
+        raise SpawnFailed(str(unknown)) from None
     if os.getuid() != 0:
         own = {os.getgid(), *os.getgroups()}
         if uid != os.getuid() or not own.issuperset({gid, *(groups if spawn.groups is not None else ())}):
@@ -189,22 +187,3 @@ def _identity(spawn: Spawn) -> tuple[str, str, str]:
             )
         return "", "", ""
     return str(uid), str(gid), ",".join(map(str, sorted(set(groups))))
-
-
-def _user(user: str) -> tuple[int, int, str | None]:
-    try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except KeyError:
-        if user.isdecimal():
-            return int(user), int(user), None
-        raise SpawnFailed(f"there is no user {user}; create it, or mend `user` in the manifest") from None
-    return entry.pw_uid, entry.pw_gid, entry.pw_name
-
-
-def _group(group: str) -> int:
-    if group.isdecimal():
-        return int(group)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise SpawnFailed(f"there is no group {group}; create it, or mend `group` in the manifest") from None

@@ -13,6 +13,7 @@ from actors.cache import CacheActor, CacheEntry
 from actors.database import DatabaseActor
 from actors.events import ConfigChanged, StateChanged
 from actors.health import HealthActor, of_service
+from actors.holder import SpawnFailed
 from actors.output import Mask
 from actors.process import Command
 from actors.runtime import Actor, ActorDown, MailboxFull, OutcomeUnknown, Rejected
@@ -25,6 +26,7 @@ from actors.service._log import ServiceLog, why
 from actors.service._plan import make_plan, refused
 from actors.service._runner import Runner
 from actors.service._settings import Settings
+from actors.service._spawning import account_of
 from actors.service._status import Shown
 from actors.service._surroundings import Surroundings
 from actors.service._wish import Wish
@@ -93,6 +95,7 @@ class ServiceActor(Actor):
         self._files = WorkerFiles(
             runtime=surroundings.runtime_folder / "services" / self._name,
             state=surroundings.data_folder / "state" / self._name,
+            public_pem=surroundings.public_pem,
         )
         self._schema = schema
         self._runner: Runner | None = None
@@ -126,7 +129,12 @@ class ServiceActor(Actor):
     async def on_start(self) -> None:
         kind, around = self._service.kind, self._with
         if kind is Kind.PROCESS:
-            await self._files.create()
+            try:
+                await self._files.create(owner=account_of(self._service))
+            except (SpawnFailed, PermissionError):
+                if self._service.user is None:
+                    raise
+                # A user that there is not, or whom we may give nothing: the start of this worker says so.
         follow_now = self._loaded is None
         await self._settings.load(self._loaded)
         self._loaded = None
@@ -420,10 +428,15 @@ class ServiceActor(Actor):
     # -- the worker
 
     async def _prepare(self) -> Mapping[str, JSON]:
-        """Write what the next instance is given; the settings that it will read at its start alone."""
+        """Write what the next instance is given; the settings that it will read at its start alone.
+
+        Raises SpawnFailed where it is to run as a user that there is not, and what writing raises.
+        """
         async with self._writing:
-            if not self._files.intact(self._settings.mark, self._given, self._with.public_keys):
-                await self._files.create(self._with.restore_folders)
+            owner, files = account_of(self._service), self._files
+            if files.owner != owner or not files.intact(self._settings.mark, self._given, self._with.public_keys):
+                await files.create(self._with.restore_folders, owner=owner)
+                files.see_that_it_is_reached()
                 await self._give_secrets()
                 await self._write_snapshot()
             return self._settings.known_at_start_only(self._given or {})

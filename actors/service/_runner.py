@@ -84,7 +84,7 @@ class Runner:
         """Make one that is down.
 
         `prepare` writes what a worker is given, and gives the settings that it will read at its start alone; it raises
-        OSError, Rejected, OutcomeUnknown or ValueError. `run` runs a coroutine as the actor's own. `on_change` is called
+        SpawnFailed, OSError, Rejected, OutcomeUnknown or ValueError. `run` runs a coroutine as the actor's own. `on_change` is called
         when something has changed that is shown, `on_end` when an instance has ended, before its life is told.
         """
         self._service = service
@@ -461,7 +461,7 @@ class Runner:
     def _open(self, watch: Watch) -> str | None:
         path = self._notify_path()
         if path is not None:
-            watch.open(Path(path))
+            watch.open(Path(path), user=None if self._files.owner is None else self._files.owner.uid)
         return path
 
     def _notify_path(self) -> str | None:

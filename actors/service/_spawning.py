@@ -12,6 +12,7 @@ from typing import Final, Self
 
 import orjson
 
+from actors.accounts import Account, UnknownAccount, find_account
 from actors.holder import Held, Spawn, SpawnFailed
 from actors.service._environment import PASSED_ALWAYS, worker_environment
 from actors.service._files import WorkerFiles
@@ -73,6 +74,21 @@ class Note:
 def digest(salt: str, value: object) -> str:
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(text, digest_size=12, key=salt.encode()[:64]).hexdigest()
+
+
+def account_of(service: Service) -> Account | None:
+    """Give whom its worker runs as, where that is not us and we may change to them; else the start says so.
+
+    Raises:
+        SpawnFailed: there is no such user or group.
+    """
+    if service.user is None or os.geteuid() != 0:
+        return None
+    try:
+        account = find_account(str(service.user), None if service.group is None else str(service.group))
+    except UnknownAccount as unknown:
+        raise SpawnFailed(str(unknown)) from None
+    return None if account.uid == 0 else account
 
 
 class Spawning:

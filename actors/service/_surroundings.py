@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from actors.bridge import BridgeActor
 from actors.cache import CacheActor, CacheContents
 from actors.database import DatabaseActor
 from actors.events import Events
-from actors.files import write_atomically
+from actors.files import PUBLIC_FILE, is_private, write_atomically
 from actors.health import HealthActor
 from actors.holding import Holding
 from actors.output import Outputs
@@ -71,11 +70,10 @@ class Surroundings:
         """
         make_private(self.instances)
         self.holding.restore()
-        status = self.runtime_folder.stat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        if not is_private(self.runtime_folder.stat()):
             raise PermissionError(errno.EPERM, "it is not this user's alone", str(self.runtime_folder))
         if not self.public_keys.exists():
-            write_atomically(self.public_keys, self.public_pem.encode("ascii"))
+            write_atomically(self.public_keys, self.public_pem.encode("ascii"), PUBLIC_FILE)
 
     def environment_of(self, service: Service) -> Mapping[str, str]:
         """The variables that override the settings of this service's worker: what its manifest sets wins."""

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,12 @@ REQUIRED = [
 @pytest.mark.parametrize(("section", "key", "value", "reason"), REQUIRED, ids=[key for _, key, _, _ in REQUIRED])
 def test_required(section: str, key: str, value: str, reason: str) -> None:
     assert keys(UNIT).get((section, key)) == [value], reason
+
+
+def test_workers_with_users_of_their_own_are_not_locked_out_by_a_start() -> None:
+    """systemd sets these modes before each start, and workers live on meanwhile."""
+    found = keys(DROP_IN)
+    assert found["Service", "StateDirectoryMode"] == found["Service", "RuntimeDirectoryMode"] == ["0711"]
 
 
 def test_its_type_is_what_the_program_does() -> None:
@@ -182,12 +189,18 @@ class Bounded(Program):
 
 
 @pytest.fixture
-def bounded(tmp_path: Path) -> Iterator[Bounded]:
+def bounded() -> Iterator[Bounded]:
     if os.geteuid() != 0:
         pytest.skip("only root can start workers of other users")
-    script = "id -un; umask; (setsid sleep 1000 &); trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
+    # Those of pytest are closed to others.
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    place.chmod(0o755)
+    script = (
+        "id -un; grep -qs lamp $TARS_CONFIG_SNAPSHOT && touch $TARS_STATE_DIRECTORY/x && echo kept; umask; "
+        "(setsid sleep 1000 &); trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
+    )
     program = Bounded(
-        tmp_path / "installation",
+        place / "installation",
         f"""
 [services.lamp]
 command = {json.dumps(["/bin/sh", "-c", script])}
@@ -200,18 +213,22 @@ readiness = {{ kind = "log-line", pattern = "^0077$" }}
     )
     yield program
     program.close()
+    shutil.rmtree(place)
 
 
 def test_root_with_these_capabilities_runs_workers_of_others(bounded: Bounded) -> None:
     """Started as somebody else, ended with all that it left, and found again after a kill."""
     bounded.start()
     bounded.until("ready")
-    assert bounded.lines_of("lamp")[0] == "nobody"
+    assert bounded.lines_of("lamp")[:2] == ["nobody", "kept"]
     tree = [Path("/proc", str(process.pid)) for process in bounded.processes()]
     nobody = pwd.getpwnam("nobody").pw_uid
     # The shell, its child, and the one that has left its session; besides, the broker.
     assert [process.stat().st_uid for process in tree].count(nobody) == 3
     bounded.kill()
+    # systemd does so at each start, whatever the program made of it.
+    for folder in ("data", "runtime"):
+        (bounded.folder / folder).chmod(int(keys(DROP_IN)["Service", "StateDirectoryMode"][0], 8))
     bounded.start()
     assert "adopted" in bounded.until("lamp: adopted")
     assert bounded.stop(signal.SIGTERM) == 0
