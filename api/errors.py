@@ -6,7 +6,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from actors import OutcomeUnknown, Rejected
 from api.bodies import invalid
 from api.problems import Problem, quoted
-from schemas.changes import OverriddenByEnvironment, ReadOnly, StaleVersion
+from schemas.changes import GroupRefused, OverriddenByEnvironment, ReadOnly, StaleVersion
 from schemas.problems import ConfigInvalid, FieldError
 from schemas.status import CommandRefused, UnknownService
 
@@ -33,6 +33,8 @@ def problem_of(error: Exception, *, path: str, request_id: str) -> Problem:
                 for key in error.keys
             ]
             return Problem("overridden", str(error), errors=errors)
+        case GroupRefused():
+            return _group_refused(error)
         case ReadOnly():
             return Problem("read-only", str(error), headers={"retry-after": str(error.retry_after)})
         case ConfigInvalid():
@@ -66,6 +68,25 @@ def problem_of(error: Exception, *, path: str, request_id: str) -> Problem:
         case _:
             structlog.get_logger("api").error("request failed", path=path, exc_info=error)
             return Problem("internal", f"A fault of the program. The log tells more under request_id {request_id}.")
+
+
+def _group_refused(refused: GroupRefused) -> Problem:
+    """Of a stale version that one tells, since the others' reasons may be no more than its consequence."""
+    errors: list[FieldError] = []
+    for service, reason in refused.reasons.items():
+        match reason:
+            case StaleVersion():
+                current = {
+                    "version": reason.current,
+                    "config_epoch": reason.config_epoch,
+                    "request_id": reason.request_id or None,
+                }
+                return Problem("stale-version", f"{service}: {reason}. Nothing was changed.", current=current)
+            case ConfigInvalid():
+                errors += [FieldError(f"{service}.{each.field}", each.message, each.type) for each in reason.errors]
+            case _:
+                errors.append(FieldError(service, str(reason), "invalid"))
+    return invalid(errors)
 
 
 def _allowed(error: MethodNotAllowedException) -> list[str]:

@@ -11,7 +11,8 @@ from schemas.records import Origin
 class ConfigChange(Struct, frozen=True):
     """What a caller wants, before any rule of the domain has looked at it.
 
-    `merge`: `config` is an RFC 7396 merge patch of the settings, else the whole object as a GET shows it.
+    `merge`: `config` is an RFC 7396 merge patch of the settings, else the whole object as a GET shows it. `layer`: it is the
+    database layer itself, without secrets, which stay as they are; what the environment overrides is stored all the same.
     `expected_version` and `expected_epoch` are what the caller has seen; None where it named none.
     """
 
@@ -25,6 +26,7 @@ class ConfigChange(Struct, frozen=True):
     request_id: str
     reason: str | None = None
     address: str | None = None
+    layer: bool = False
 
 
 class ChangeAccepted(Struct, frozen=True):
@@ -38,8 +40,26 @@ class ChangeAccepted(Struct, frozen=True):
     message: str
 
 
+class GroupAccepted(Struct, frozen=True):
+    """Changes of several services are on disk, as one revision, None where nothing differed; `services` has each one's own answer."""
+
+    revision: int | None
+    services: Mapping[str, ChangeAccepted]
+
+
 class ChangeRefused(Exception):
     """Nothing was changed."""
+
+
+class GroupRefused(ChangeRefused):
+    """At least one of several changes is refused, so none was made. `reasons`: by service."""
+
+    def __init__(self, reasons: Mapping[str, Exception]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        return " ".join(f"{service}: {reason}" for service, reason in self.reasons.items())
 
 
 class StaleVersion(ChangeRefused):

@@ -25,7 +25,7 @@ from actors.service._files import Mark, OlderSnapshot, WorkerFiles
 from actors.service._log import ServiceLog, why
 from actors.service._plan import make_plan, refused
 from actors.service._runner import Runner
-from actors.service._settings import Settings
+from actors.service._settings import Judged, Settings
 from actors.service._spawning import account_of
 from actors.service._status import Shown
 from actors.service._surroundings import Surroundings
@@ -36,7 +36,7 @@ from schemas.manifest import Service
 from schemas.messages import ReportInvalid, StateMessage, VersionMark, read_applied, read_health
 from schemas.plans import ChangePlan, PlannedRestart
 from schemas.problems import ConfigInvalid, FieldError
-from schemas.records import SealedSecret, StoredService
+from schemas.records import Committed, SealedSecret, StoredService
 from schemas.service_schema import ServiceSchema
 from schemas.states import RUNNING_STATES, Kind, Lifecycle
 from schemas.status import CommandRefused, ServiceStatus, Verb
@@ -211,17 +211,35 @@ class ServiceActor(Actor):
             if self._settings.doubtful or self._settings.mark != self._followed:
                 # By way of the loop, so that the answer goes out before what follows from it takes its time.
                 self.later(0.0, self.follow)
+        return self._accepted(decision, committed)
+
+    def _accepted(self, decision: Decision, committed: Committed | None) -> ChangeAccepted:
         row = self._settings.row
         if committed is None:
             return ChangeAccepted(row.version, row.config_epoch, None, (), (), "Nothing was different.")
         return ChangeAccepted(
-            row.version,
-            row.config_epoch,
+            committed.versions[self._name],
+            committed.config_epoch,
             committed.revision,
             decision.live,
             decision.restart,
             self._sentence(decision),
         )
+
+    async def judge(self, change: ConfigChange) -> Judged:
+        """Say what a change comes to, for a commit together with others. Raises what `Settings.judge` raises."""
+        return await self._settings.judge(change)
+
+    def take(self, change: ConfigChange, judged: Judged, committed: Committed) -> ChangeAccepted:
+        """Take over what was committed together with others."""
+        self._settings.take(change, judged, committed)
+        self.later(0.0, self.follow)
+        return self._accepted(judged.decision, committed)
+
+    def doubt(self) -> None:
+        """Something may have been committed: read it."""
+        self._settings.doubtful = True
+        self.later(0.0, self.follow)
 
     async def plan(self, change: ConfigChange) -> ChangePlan:
         """Tell what `change` would do, without doing it; one that would be refused for its values is a plan with `errors`.
@@ -316,18 +334,18 @@ class ServiceActor(Actor):
         if self._with.contents.update(row.config_epoch, self._settings.revision, entry):
             # Where it is down: it looks at the contents when it starts.
             self._with.cache.tell(CacheActor.changed)
-        if self._runner is not None:
+        if self._runner is not None and self._runner.life.instance is not None:
             try:
                 async with self._writing:
-                    await self._give_secrets(anew=False)
+                    await self._give_secrets()
             except OSError as error:
                 self._tell_news()
                 self._complain(f"version {row.version} is not published, since its secrets cannot be written: {error}")
                 self._once(TRY_AGAIN, self.follow)
                 return
         else:
-            self._mask = self._mask.adding(self._settings.secrets().values())
-            self._tell_unopened()
+            # Where its worker is down, its start writes them.
+            self._open_secrets()
         # After the secrets: a worker that hears of a version finds them there.
         self._followed = mark
         self._publish()
@@ -435,25 +453,28 @@ class ServiceActor(Actor):
         async with self._writing:
             owner, files = account_of(self._service), self._files
             if files.owner != owner or not files.intact(self._settings.mark, self._given, self._with.public_keys):
-                await files.create(self._with.restore_folders, owner=owner)
-                files.see_that_it_is_reached()
-                await self._give_secrets()
+                self._given, secrets = None, self._open_secrets()
+                await files.create(self._with.restore_folders, owner=owner, credentials=secrets)
+                self._given = secrets
                 await self._write_snapshot()
             return self._settings.known_at_start_only(self._given or {})
 
-    async def _give_secrets(self, *, anew: bool = True) -> dict[str, str]:
-        """Write the credential files; whatever is in them is struck out of the output from before on.
+    async def _give_secrets(self) -> None:
+        """Write the credential files, where they are not as this actor has written them."""
+        secrets = self._open_secrets()
+        if secrets != self._given:
+            self._given = None
+            await self._files.write_credentials(secrets)
+            self._given = secrets
 
-        Not `anew`: only where they are not as this actor has written them.
-        """
+    def _open_secrets(self) -> dict[str, str]:
+        """Give the secrets in clear. Whatever is in them is struck out of all that is told from now on."""
         secrets = self._settings.secrets()
         self._tell_unopened()
         if self._runner is not None:
             self._runner.hide(secrets.values())
-        if anew or secrets != self._given:
-            self._given = None
-            await self._files.write_credentials(secrets)
-            self._given = secrets
+        else:
+            self._mask = self._mask.adding(secrets.values())
         return secrets
 
     def _tell_unopened(self) -> None:

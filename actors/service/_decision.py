@@ -103,8 +103,8 @@ def decide(schema: ServiceSchema, now: InForce, change: ConfigChange) -> Decisio
     before = {**schema.effective(now.stored), **now.overrides}
     plain = {key: value for key, value in change.config.items() if key not in schema.secret_keys}
     secrets = _changed_secrets(schema, now, change.config)
-    stored = _patched(schema, now, plain) if change.merge else _replaced(now, plain, before)
-    if now.overridden:
+    stored = _asked_for(schema, now, change, plain, before)
+    if now.overridden and not change.layer:
         _refuse_overridden(schema, now, plain=plain, shown=before, stored=stored, secrets=secrets)
 
     # Unknown keys are not in the model; they go to the check as they came, to be named by it.
@@ -143,6 +143,15 @@ def decide(schema: ServiceSchema, now: InForce, change: ConfigChange) -> Decisio
         live=tuple(key for key in schema.keys if key in moved and key not in schema.restart_keys),
         restart=tuple(key for key in schema.keys if key in moved and key in schema.restart_keys),
     )
+
+
+def _asked_for(
+    schema: ServiceSchema, now: InForce, change: ConfigChange, plain: Mapping[str, Any], shown: Mapping[str, JSON]
+) -> dict[str, Any]:
+    """The database layer that the change wants."""
+    if change.layer:
+        return dict(plain)
+    return _patched(schema, now, plain) if change.merge else _replaced(now, plain, shown)
 
 
 def _replaced(now: InForce, plain: Mapping[str, Any], shown: Mapping[str, JSON]) -> dict[str, Any]:

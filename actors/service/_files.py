@@ -54,13 +54,21 @@ class WorkerFiles:
         self._public_pem = public_pem
         self._written: Mark | None = None
 
-    async def create(self, first: Callable[[], None] = lambda: None, *, owner: Account | None = None) -> None:
+    async def create(
+        self,
+        first: Callable[[], None] = lambda: None,
+        *,
+        owner: Account | None = None,
+        credentials: Mapping[str, str] | None = None,
+    ) -> None:
         """Make the folders that are missing, after `first` has been done, and give them to `owner`: the worker's user, where
         that is not ours. What `state` has of its user so far becomes theirs, too.
-        """
-        await in_thread(self._create, first, owner)
 
-    def see_that_it_is_reached(self) -> None:
+        With `credentials`, for a start: write those, see `write_credentials`, once it is seen that `owner` can reach them.
+        """
+        await in_thread(self._create, first, owner, credentials)
+
+    def _see_that_it_is_reached(self) -> None:
         """Raise OSError where a folder keeps `owner` from these files: a worker that has none of them starts with defaults."""
         for path, variable in ((self.runtime, "RUNTIME_DIRECTORY"), (self.state, "CONFIG_DB_PATH")):
             folder = closed_to(self.owner, path) if self.owner is not None else None
@@ -98,7 +106,7 @@ class WorkerFiles:
         """Make the credential files exactly these: key to value. Each is replaced as a whole."""
         await in_thread(self._write_credentials, values)
 
-    def _create(self, first: Callable[[], None], owner: Account | None) -> None:
+    def _create(self, first: Callable[[], None], owner: Account | None, credentials: Mapping[str, str] | None) -> None:
         first()
         for folder in (self.runtime, self.credentials, self.state):
             make_private(folder)
@@ -107,6 +115,9 @@ class WorkerFiles:
             user, group = (os.geteuid(), os.getegid()) if owner is None else (owner.uid, owner.gid)
             give_tree(self.state, user, group)
         self.owner = owner
+        if credentials is not None:
+            self._see_that_it_is_reached()
+            self._write_credentials(credentials)
 
     def _open_ways(self, owner: Account | None) -> None:
         """Have the worker's user, and nobody else, come to its files. That takes a supervisor that is root."""

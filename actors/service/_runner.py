@@ -84,8 +84,8 @@ class Runner:
         """Make one that is down.
 
         `prepare` writes what a worker is given, and gives the settings that it will read at its start alone; it raises
-        SpawnFailed, OSError, Rejected, OutcomeUnknown or ValueError. `run` runs a coroutine as the actor's own. `on_change` is called
-        when something has changed that is shown, `on_end` when an instance has ended, before its life is told.
+        SpawnFailed, OSError, Rejected, OutcomeUnknown or ValueError. `run` runs a coroutine as the actor's own. `on_change` is
+        called when something has changed that is shown, `on_end` when an instance has ended, before its life is told.
         """
         self._service = service
         self._around = around

@@ -24,6 +24,18 @@ from schemas.types import JSON, Revision, ServiceName
 SETTLING_ATTEMPTS = 5
 
 
+def commit_request(asked: ConfigChange, changes: tuple[Change, ...]) -> CommitRequest:
+    """Put what the store shall write beside who asked for it, and why."""
+    return CommitRequest(
+        changes=changes,
+        changed_by=asked.changed_by,
+        origin=asked.origin,
+        request_id=asked.request_id,
+        reason=asked.reason,
+        address=asked.address,
+    )
+
+
 class News(NamedTuple):
     """A version that was made, and the context variables of who asked for it."""
 
@@ -32,6 +44,13 @@ class News(NamedTuple):
     decision: Decision
     revision: Revision
     reason: str | None
+
+
+class Judged(NamedTuple):
+    """What a change comes to. `change` is its part of a commit, None where nothing differs."""
+
+    decision: Decision
+    change: Change | None
 
 
 class Settings:
@@ -124,16 +143,11 @@ class Settings:
             ReadOnly: the store cannot be written.
             OutcomeUnknown: it may have been; reading tells.
         """
-        await self._agree(change)
-        decision = decide(self._schema, self._now, change)
-        if not decision.changes_anything:
-            return decision, None
-        sealed = {
-            key: None if value is None else self._vault.seal(self._name, key, value)
-            for key, value in decision.secrets.items()
-        }
+        judged = await self.judge(change)
+        if judged.change is None:
+            return judged.decision, None
         try:
-            committed = await self._commit(change, decision, sealed)
+            committed = await self._commit(change, judged.decision, judged.change)
         except VersionMismatch as error:
             await self.refresh()
             raise StaleVersion(error.expected, error.current, error.config_epoch, error.request_id) from None
@@ -145,7 +159,30 @@ class Settings:
             ) from None
         except Rejected as error:
             raise ReadOnly(f"The store is not available: {error}") from None
-        return decision, committed
+        return judged.decision, committed
+
+    async def judge(self, change: ConfigChange) -> Judged:
+        """Say what a change comes to, without making it; it may be committed together with others, and told to `take`.
+
+        Raises what `change` raises, but for what has to do with writing.
+        """
+        await self._agree(change)
+        decision = decide(self._schema, self._now, change)
+        if not decision.changes_anything:
+            return Judged(decision, None)
+        secrets = tuple(
+            SecretChange(key, None if value is None else self._vault.seal(self._name, key, value))
+            for key, value in decision.secrets.items()
+        )
+        return Judged(decision, self._next_version(decision, secrets))
+
+    def take(self, change: ConfigChange, judged: Judged, committed: Committed) -> None:
+        """Take over what somebody has committed for this service. Where something else was made meanwhile, it is read anew."""
+        assert judged.change is not None
+        if self.row.version == judged.change.expected_version and self.row.config_epoch == committed.config_epoch:
+            self._take(change, judged.decision, judged.change, committed)
+        elif self.row.version < committed.versions[self._name] or self.row.config_epoch != committed.config_epoch:
+            self.doubtful = True
 
     async def plan(self, change: ConfigChange) -> tuple[Decision, InForce]:
         """Judge a change as `change` would, without making it; and what is in force now. A secret that is set counts as changed
@@ -220,41 +257,37 @@ class Settings:
                 request_id=uuid.uuid4().hex,
                 reason="what is stored means something else than before: a default of this release, or an edit of the row",
             )
+            decision = Decision(self.row.config, self.wire, (), (), {}, (), ())
             with contextlib.suppress(VersionMismatch):
-                await self._commit(change, Decision(self.row.config, self.wire, (), (), {}, (), ()), {})
+                await self._commit(change, decision, self._next_version(decision, ()))
                 return
             self._hold(*await self._read())
         raise StoreUnavailable(f"The row of {self._name} changes faster than it can be read", "locked")
 
-    async def _commit(
-        self, change: ConfigChange, decision: Decision, sealed: Mapping[str, SealedSecret | None]
-    ) -> Committed:
-        """Write the next version, and take it over."""
-        request = CommitRequest(
-            changes=(
-                Change(
-                    service=self._name,
-                    config=decision.stored,
-                    expected_version=self.row.version,
-                    expected_epoch=self.row.config_epoch,
-                    checksum=decision.wire.checksum,
-                    history=decision.history,
-                    items=decision.items,
-                    secrets=tuple(SecretChange(key, value) for key, value in sealed.items()),
-                ),
-            ),
-            changed_by=change.changed_by,
-            origin=change.origin,
-            request_id=change.request_id,
-            reason=change.reason,
-            address=change.address,
+    def _next_version(self, decision: Decision, secrets: tuple[SecretChange, ...]) -> Change:
+        return Change(
+            service=self._name,
+            config=decision.stored,
+            expected_version=self.row.version,
+            expected_epoch=self.row.config_epoch,
+            checksum=decision.wire.checksum,
+            history=decision.history,
+            items=decision.items,
+            secrets=secrets,
         )
+
+    async def _commit(self, change: ConfigChange, decision: Decision, made: Change) -> Committed:
+        """Write the next version, and take it over."""
         try:
-            committed: Committed = await self._database.ask(DatabaseActor.commit, request)
+            committed: Committed = await self._database.ask(DatabaseActor.commit, commit_request(change, (made,)))
         except BaseException as error:
             # Cancelled, too: the store goes on with it.
             self.doubtful = not isinstance(error, (Rejected, StoreUnavailable, VersionMismatch, UnknownService))
             raise
+        self._take(change, decision, made, committed)
+        return committed
+
+    def _take(self, change: ConfigChange, decision: Decision, made: Change, committed: Committed) -> None:
         row = StoredService(
             service=self._name,
             config=decision.stored,
@@ -268,9 +301,8 @@ class Settings:
         )
         self.revision = committed.revision
         self._news.append(News(copy_context(), row, decision, committed.revision, change.reason))
-        secrets = {**self._secrets, **sealed}
+        secrets = {**self._secrets, **{each.key: each.sealed for each in made.secrets}}
         self._hold(row, {key: value for key, value in secrets.items() if value is not None}, decision.wire)
-        return committed
 
     def _hold(self, row: StoredService, secrets: Mapping[str, SealedSecret], wire: OnWire | None = None) -> None:
         """Take this as the present, and show it to readers."""

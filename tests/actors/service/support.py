@@ -155,18 +155,21 @@ class Rig:
         *,
         model: type[BaseModel] = Model,
         kind: Kind = Kind.PROCESS,
+        handle: "Handle[ServiceActor] | None" = None,
         **options: Any,
     ) -> None:
-        """Start the service's actor, its row made where there is none."""
-        schema = ServiceSchema(NAME, model)
-        await self.database.ask(DatabaseActor.ensure, [NewService(NAME, Checksum(on_wire(schema, {}).checksum))])
+        """Start the service's actor, its row made where there is none. `handle`: of another service than `NAME`."""
+        handle = handle or self.service
+        name = ServiceName(handle.name)
+        schema = ServiceSchema(name, model)
+        await self.database.ask(DatabaseActor.ensure, [NewService(name, Checksum(on_wire(schema, {}).checksum))])
         service = Service(
-            name=NAME,
+            name=name,
             kind=kind,
             command=command if kind is Kind.PROCESS else (),
             cwd=self.folder,
             model="svc",
-            health_topic=HEALTH_TOPIC,
+            health_topic=f"system/health/{name}",
             **{"grace": 10.0, "backoff": self.backoff, **options},
         )
         around = Surroundings(
@@ -193,7 +196,7 @@ class Rig:
         )
         root: Handle[Supervisor] = Handle("root", timeout=20.0)
         root.attach(self.supervisor)
-        await root.ask(Supervisor.add, self._child(self.service, lambda: ServiceActor.start(service, schema, around)))
+        await root.ask(Supervisor.add, self._child(handle, lambda: ServiceActor.start(service, schema, around)))
 
     async def close(self) -> None:
         async with asyncio.timeout(40):
