@@ -22,4 +22,6 @@ class Exit(Struct, frozen=True):
     def __str__(self) -> str:
         if self.error is None:
             return self.ending.value
-        return f"{self.ending.value}: {type(self.error).__name__}: {self.error}"
+        # Some errors have no words, such as that of a deadline.
+        words = str(self.error)
+        return f"{self.ending.value}: {type(self.error).__name__}{words and f': {words}'}"

@@ -574,6 +574,7 @@ async def test_an_orderly_end_frees_the_actor_at_once() -> None:
 async def test_an_exit_reads_well() -> None:
     ref = await _told(ValueError("no route"))
     assert str(await ended(ref)) == "failed: ValueError: no route"
+    assert str(Exit(Ending.FAILED, TimeoutError())) == "failed: TimeoutError"
 
 
 async def test_names_of_subclasses_are_their_own() -> None:
