@@ -3,12 +3,14 @@
 Each entry is immutable and replaced as a whole, on the loop's thread, so a reader never sees half a change and never waits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from schemas.health import ComponentHealth, HealthReport
+from schemas.service_schema import ServiceSchema
 from schemas.status import ServiceStatus
+from schemas.types import JSON
 
 
 class Representation:
@@ -36,13 +38,18 @@ class Representation:
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """One service's GET, with `fields` in it (`full`) and without (`short`)."""
+    """One service's GET, with `fields` in it (`full`) and without (`short`).
+
+    `values` gives its `config` as an object, secrets masked; it is made anew at each call.
+    """
 
     service: str
     version: int
     config_epoch: str
     full: Representation
     short: Representation
+    schema: ServiceSchema
+    values: Callable[[], Mapping[str, JSON]]
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What a command carries: a small JSON object, or nothing at all."""
+"""What a command or a question carries: a small JSON object; for a command it may be nothing at all."""
 
 from typing import Any, TypeVar
 
@@ -22,8 +22,15 @@ async def read_command(scope: Scope, receive: Receive, limits: Limits, model: ty
         Problem: see `api.bodies.read_body` and `api.strict_json.loads`; 415 and 422, the latter with every mistake.
     """
     raw = await read_body(scope, receive, limits)
-    if not raw:
-        return model()
+    return _understood(scope, raw, limits, model) if raw else model()
+
+
+async def read_question(scope: Scope, receive: Receive, limits: Limits, model: type[M]) -> M:
+    """The same where there has to be a content."""
+    return _understood(scope, await read_body(scope, receive, limits), limits, model)
+
+
+def _understood(scope: Scope, raw: bytes, limits: Limits, model: type[M]) -> M:
     content_type_fits(scope, (JSON_TYPE,))
     document = loads(raw, depth=limits.depth)
     if not isinstance(document, dict):
@@ -45,10 +52,16 @@ async def read_command(scope: Scope, receive: Receive, limits: Limits, model: ty
 def _said(error: Any) -> FieldError:
     key = str(error["loc"][0])
     match error["type"]:
+        case "missing":
+            return FieldError(key, "It is missing.", "missing")
         case "bool_type":
             return FieldError(key, "It must be true or false.", "wrong_type")
         case "float_type":
             return FieldError(key, "It must be a number of seconds.", "wrong_type")
+        case "int_type":
+            return FieldError(key, "It must be a whole number.", "wrong_type")
+        case "literal_error":
+            return FieldError(key, f"It must be {error['ctx']['expected']}.", "not_allowed")
         case "string_type":
             return FieldError(key, "It must be a string.", "wrong_type")
         case "greater_than_equal":

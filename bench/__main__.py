@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Imported here, since the clients' processes import this module and none of that.
     import pytest  # noqa: PLC0415
 
-    from bench import broker, outage, process, rest, runtime, store, storm, supervision, upgrade, workers  # noqa: PLC0415
+    from bench import broker, outage, process, rest, runtime, search, store, storm, supervision, upgrade, workers  # noqa: PLC0415
     from bench._harness import Row, Run, progress, record, table  # noqa: PLC0415
     from bench._sides import Skipped  # noqa: PLC0415
 
@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         "writers": rest.writers,
         "slow": rest.slow,
         "get": rest.read,
+        "search": search.rows,
         "start": process.start,
         "idle": process.idle,
         "broker": broker.rows,

@@ -162,6 +162,35 @@ def at_once(port: int, writers: Sequence[Sequence[Request]]) -> tuple[list[float
     return taken, seconds
 
 
+def beside(port: int, requests: Sequence[Request], other: Request) -> list[float]:
+    """One by one, while `other` is under way on a connection of its own, again and again."""
+    prepared, again = [request.wire(port) for request in requests], other.wire(port)
+    client, busy, taken, clock = RawHttp(port), RawHttp(port), [], time.perf_counter
+    with selectors.DefaultSelector() as selector:
+        for each in (client, busy):
+            selector.register(each.socket, selectors.EVENT_READ, each)
+        busy.socket.sendall(again)
+        for request in prepared:
+            began = clock()
+            client.socket.sendall(request)
+            answered = False
+            while not answered:
+                ready = selector.select(TIMEOUT)
+                if not ready:
+                    raise TimeoutError
+                for each in [key.data for key, _ in ready]:
+                    if each.receive() is None:
+                        continue
+                    if each is client:
+                        taken.append(clock() - began)
+                        answered = True
+                    else:
+                        busy.socket.sendall(again)
+    client.close()
+    busy.close()
+    return taken
+
+
 def until_received(port: int, requests: Sequence[Request], whose: bytes, receipts: socket.socket) -> list[float]:
     """From sending a request to the moment that the subscriber named `whose` noted that it has what was written."""
     prepared = [request.wire(port) for request in requests]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -15,11 +16,12 @@ from schemas.service_schema import ServiceSchema
 
 def make_view(schema: ServiceSchema, now: InForce, row: StoredService, environment: Mapping[str, str]) -> ServiceView:
     """Give what a GET answers. All of it is immutable, so rendering it later gives the same."""
+    values = partial(run_with, schema, now)
 
     def short() -> tuple[bytes, str]:
         head: dict[str, Any] = {
             "service": row.service,
-            "config": run_with(schema, now),
+            "config": values(),
             "version": row.version,
             "updated_at": row.updated_at,
             "config_epoch": row.config_epoch,
@@ -35,7 +37,7 @@ def make_view(schema: ServiceSchema, now: InForce, row: StoredService, environme
         body = without_fields.body[:-1] + b',"fields":' + orjson.dumps(fields) + b"}"
         return body, _etag(row, body)
 
-    return ServiceView(row.service, row.version, row.config_epoch, Representation(full), without_fields)
+    return ServiceView(row.service, row.version, row.config_epoch, Representation(full), without_fields, schema, values)
 
 
 def _etag(row: StoredService, body: bytes) -> str:

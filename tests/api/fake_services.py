@@ -6,15 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 
 from actors import Board, Representation, ServiceView
 from schemas.changes import ChangeAccepted, ConfigChange, StaleVersion
 from schemas.plans import ChangePlan
 from schemas.problems import ConfigInvalid, unknown_keys
+from schemas.service_schema import ServiceSchema
 from tests.api.fake_workers import FakeWorkers
 
 EPOCH = "0b9d4c1e-9f0a-4c39-8a55-6d1f3f1f8e20"
 DEFAULTS: Mapping[str, Any] = {"vad_threshold": 0.5, "log_level": "info", "sample_rate": 16000}
+
+
+class FakeModel(BaseModel):
+    """Two of the three; a model's setting may not have the name of the third."""
+
+    vad_threshold: float = 0.5
+    sample_rate: int = 16000
+
+
+SCHEMA = ServiceSchema("stt-worker", FakeModel)
 
 
 class FakeServices:
@@ -69,7 +81,7 @@ class FakeServices:
 
     def _publish(self, name: str) -> None:
         version = self.versions[name]
-        shown = {
+        shown: dict[str, Any] = {
             "service": name,
             "config": {**DEFAULTS, **self.stored[name]},
             "version": self.versions[name],
@@ -77,7 +89,14 @@ class FakeServices:
             "config_epoch": EPOCH,
         }
         full, short = (representation(orjson.dumps(each), version) for each in ({**shown, "fields": []}, shown))
-        self.board.services[name] = ServiceView(name, version, EPOCH, full, short)
+        config: dict[str, Any] = shown["config"]
+        self.board.services[name] = ServiceView(name, version, EPOCH, full, short, SCHEMA.of(name), lambda: config)
+
+
+def large_view(size: int) -> ServiceView:
+    """A service called `large` whose GET answers with so many bytes."""
+    full, short = representation(bytes(size)), representation(b"")
+    return ServiceView("large", 1, EPOCH, full, short, SCHEMA.of("large"), SCHEMA.defaults)
 
 
 def representation(body: bytes, version: int = 1) -> Representation:

@@ -8,13 +8,12 @@ import pytest
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
-from actors import ServiceView
 from api.app import all_routes
 from api.door import Door
 from api.routes._route import call_of
 from api.routes._table import Table
 from tests.api.conftest import READER, WRITER, Running, running, state_over
-from tests.api.fake_services import EPOCH, FakeServices, representation
+from tests.api.fake_services import FakeServices, large_view
 from tests.support import eventually
 
 SERVICE = "/api/config/services/stt-worker"
@@ -140,7 +139,7 @@ def test_every_call_is_in_the_table_by_its_method_alone():
         ("POST", "/api/config/services/x/plan"),
     }  # fmt: skip
     called = {asked: call for asked, call in every.items() if asked not in left}
-    assert (len(every), len(called)) == (20, 12)
+    assert (len(every), len(called)) == (21, 13)
     for path in {path for _, path in called}:
         for method in ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"):
             scope: Any = {"method": method, "path": path}
@@ -195,8 +194,7 @@ async def test_reads_behind_a_change_wait_for_it(api: Running):
 
 async def test_a_client_that_takes_nothing_is_waited_for(api: Running):
     """One answer may wait in memory, not one for each request that it sends."""
-    large = ServiceView("large", 1, EPOCH, representation(bytes(8 * 1024 * 1024)), representation(b""))
-    api.services.board.services["large"] = large
+    large = api.services.board.services["large"] = large_view(8 * 1024 * 1024)
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
     request = f"GET /api/config/services/large HTTP/1.1\r\nHost: localhost\r\nX-API-Token: {READER}\r\n\r\n".encode()
     writer.write(request * 5)
@@ -223,8 +221,7 @@ async def test_content_that_comes_later_is_waited_for(api: Running):
 
 
 async def test_an_answer_is_sent_to_its_end_where_the_pause_behind_it_is_over(api: Running):
-    large = ServiceView("large", 1, EPOCH, representation(bytes(8 * 1024 * 1024)), representation(b""))
-    api.services.board.services["large"] = large
+    large = api.services.board.services["large"] = large_view(8 * 1024 * 1024)
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
     writer.write(b"GET /api/config/services/large HTTP/1.1\r\n" + BOTH + b"\r\n")
     async with asyncio.timeout(10):

@@ -23,6 +23,7 @@ from api.models import (
 )
 from api.problems import KINDS
 from api.routes._service_documents import PUT
+from api.search_models import SearchAnswer, SearchBody
 from api.worker_models import (
     CommandAnswer,
     CommandBody,
@@ -48,6 +49,7 @@ CALLS = [
     ("PUT", "/api/config/services/{service}", Role.WRITE),
     ("PATCH", "/api/config/services/{service}", Role.WRITE),
     ("POST", "/api/config/services/{service}/plan", Role.READ),
+    ("POST", "/api/config/search", Role.READ),
     ("GET", "/api/services", Role.READ),
     ("GET", "/api/services/{service}", Role.READ),
     ("POST", "/api/services/{service}/start", Role.WRITE),
@@ -74,6 +76,8 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 
 async def send(api: Running, method: str, path: str, token: str):
     content = {"json": CHANGE} if method in {"PUT", "PATCH"} or path.endswith("/plan") else {}
+    if path.endswith("/search"):
+        content = {"json": {"query": "volume"}}
     path = path.format(service="stt-worker")
     async with api.client.stream(method, path, headers={"X-API-Token": token}, **content) as answer:
         # This one never ends.
@@ -124,9 +128,11 @@ async def test_every_operation_is_described(api: Running):
         if operation["security"]:
             assert "401" in statuses
         if "requestBody" in operation:
-            assert {"408", "409", "413", "415", "422", "504"} <= statuses
+            assert {"408", "413", "415", "422"} <= statuses
+            # A search asks nobody.
+            assert ({"409", "504"} <= statuses) == (not path.endswith("/search"))
             # Every token may read.
-            assert ("403" in statuses) == (not path.endswith("/plan"))
+            assert ("403" in statuses) == (not path.endswith(("/plan", "/search")))
         assert ("404" in statuses) == ("{" in path)
         in_path = re.findall(r"{(\w+)}", path)
         parameters = operation.get("parameters", [])
@@ -157,6 +163,7 @@ async def test_the_examples_fit_their_models(api: Running):
         for model in (
             ConfigChangeBody, ChangeAnswer, CsrfToken, DetailedHealth, HealthReport, Me, ProblemDetails, ServiceConfig,
             PlanAnswer, ServiceList, ServiceDetails, ServiceDetailsList, CommandAnswer, CommandBody, ReloadAnswer, RestartAllBody,
+            SearchAnswer, SearchBody,
         )
     }  # fmt: skip
     for _, _, operation in operations(await document(api)):
@@ -188,7 +195,7 @@ async def test_what_has_no_model_has_the_type_of_its_example(api: Running):
 async def test_answers_are_open_and_bodies_are_closed(api: Running):
     schemas = (await document(api))["components"]["schemas"]
     closed = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
-    assert closed == {"ConfigChangeBody", "CommandBody", "RestartAllBody"}
+    assert closed == {"ConfigChangeBody", "CommandBody", "RestartAllBody", "SearchBody"}
     rollout = schemas["ChangeAnswer"]["properties"]["rollout"]
     assert {choice["type"] for choice in rollout["anyOf"]} == {"object", "null"}
     assert "rollout" in schemas["ChangeAnswer"]["required"]

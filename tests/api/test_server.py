@@ -10,11 +10,10 @@ import threading
 import orjson
 import pytest
 
-from actors import ServiceView
 from api import Limits, Server
 from api._cork import Cork
 from tests.api.conftest import WRITER, Running, running
-from tests.api.fake_services import EPOCH, representation
+from tests.api.fake_services import large_view
 from tests.support import eventually
 
 SERVICE = "/api/config/services/stt-worker"
@@ -341,8 +340,7 @@ class TestSlowClients:
 
     async def test_an_answer_that_nobody_takes_is_dropped(self):
         async with running(Limits(write_seconds=0.1)) as api:
-            large = ServiceView("large", 1, EPOCH, representation(bytes(32 * 1024 * 1024)), representation(b""))
-            api.services.board.services["large"] = large
+            api.services.board.services["large"] = large_view(32 * 1024 * 1024)
             reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
             path = SERVICE.replace("stt-worker", "large")
             writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Token: {WRITER}\r\n\r\n".encode())
