@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from schemas.states import Kind
 from supervisor import folders
 from supervisor.boot import Findings
 from supervisor.settings import Settings
@@ -28,6 +29,16 @@ def report(findings: Findings) -> list[str]:
         schema = services.schemas[service.name]
         secrets = f", {len(schema.secret_keys)} secret" if schema.secret_keys else ""
         lines.append(f"  {service.name:<{width}}  {service.kind:<11}  {len(schema.keys)} settings{secrets}")
+    exposed = [
+        service.name
+        for service in services.manifest.services
+        if service.kind is Kind.PROCESS and service.name not in services.accounts
+    ]
+    if exposed:
+        lines.append(
+            "without a user of its own, so not kept from the files of the supervisor and of the other workers:"
+        )
+        lines.append(f"  {', '.join(exposed)}")
     overrides = services.overrides(settings.environment, settings.sources)
     if overrides:
         lines.append("set by a variable, which wins over the store:")

@@ -214,10 +214,13 @@ def _raise(error: OSError) -> None:
 
 def _replace(path: Path, data: bytes, mode: int, owner: Account | None) -> None:
     partial = path.with_name(f".{path.name}")
-    if owner is not None:
-        # One that a crash has left is the worker's, who may have it open.
-        partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        descriptor = os.open(partial, flags, 0o600)
+    except FileExistsError:
+        # A crash has left it, and it may be a worker's, who may have it open.
+        partial.unlink()
+        descriptor = os.open(partial, flags, 0o600)
     try:
         try:
             view = memoryview(data)

@@ -10,6 +10,7 @@ import pytest
 
 from supervisor.boot import examine, prepare
 from supervisor.folders import FoldersRefused, open_folders
+from supervisor.report import report
 from supervisor.settings import load_settings
 
 USER = 'user = "daemon"\n'
@@ -56,6 +57,18 @@ def test_folders_that_their_users_may_not_enter_are_named_once_each(place: Path)
     # The data folder is the supervisor's own to open, with the runtime folder in it.
     assert warnings(place, manifest, RUNTIME_DIRECTORY=str(place / "data" / "run")) == []
     assert warnings(place, ONE, RUNTIME_DIRECTORY=str(place / "closed" / "run")) == []
+
+
+def test_check_tells_who_has_none(place: Path) -> None:
+    (place / "services.toml").write_text(
+        ONE + USER + '[services.stt-worker]\ncommand = ["cat"]\n[services.hall]\nkind = "external"\nmodel = "router"\n'
+    )
+    lines = report(examine({"RUNTIME_DIRECTORY": str(place / "run")}, place, search=()))
+    told = next(number for number, line in enumerate(lines) if line.startswith("without a user of its own"))
+    assert lines[told + 1] == "  stt-worker"
+    (place / "services.toml").write_text(ONE + USER)
+    lines = report(examine({"RUNTIME_DIRECTORY": str(place / "run")}, place, search=()))
+    assert not any("without a user" in line for line in lines)
 
 
 def test_files_that_they_come_past_are_named(place: Path) -> None:

@@ -54,15 +54,22 @@ async def test_what_is_whose(files: WorkerFiles, place: Path) -> None:
     assert whose(files.credentials / "pin") == (FIRST.uid, FIRST.gid, 0o400)
     assert whose(files.snapshot) == (FIRST.uid, FIRST.gid, 0o600)
     assert whose(files.state) == (FIRST.uid, FIRST.gid, 0o700)
-    # A crash between chown(2) and rename(2) leaves one that is the worker's already.
-    (files.credentials / ".pin").touch()
-    os.chown(files.credentials / ".pin", FIRST.uid, FIRST.gid)
-    await files.write_credentials({"pin": "0815"})
-    assert (files.credentials / "pin").read_text() == "0815"
     shutil.rmtree(place / "run")
     await files.write_snapshot(*update(6))
     assert whose(files.runtime) == (0, FIRST.gid, 0o710)
     assert whose(place / "run") == (0, 0, 0o711)
+
+
+@pytest.mark.parametrize("owner", [FIRST, None])
+async def test_what_a_crash_has_left_is_not_written_to(files: WorkerFiles, owner: Account | None) -> None:
+    """Between chown(2) and rename(2) it is the worker's already, also of one that is root's from now on."""
+    await fill(files, FIRST)
+    with (files.credentials / ".pin").open("w") as left:
+        os.chown(left.fileno(), FIRST.uid, FIRST.gid)
+        await files.create(owner=owner)
+        await files.write_credentials({"pin": "0815"})
+        assert (files.credentials / "pin").read_text() == "0815"
+        assert not os.path.samestat(os.fstat(left.fileno()), (files.credentials / "pin").stat())
 
 
 async def test_another_user_takes_over(files: WorkerFiles) -> None:
