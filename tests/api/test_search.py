@@ -1,5 +1,7 @@
 """POST /api/config/search."""
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,8 +11,10 @@ from pydantic import BaseModel, Field, SecretStr
 
 from actors import ServiceView
 from api.models import ProblemDetails
+from api.routes import search as route
 from api.search_models import SearchAnswer
 from schemas.records import SECRET_MARK
+from schemas.search import Found
 from schemas.service_schema import ServiceSchema
 from tests.api.conftest import READER, Running
 from tests.api.fake_services import EPOCH, representation
@@ -154,6 +158,20 @@ async def test_as_many_words_as_are_allowed(api: Running):
     assert (await search(api, query=" ".join("abcdefghijklmnop"))).total_count == 0
     # One character may become several words; what is folded counts.
     assert (await search(api, query="ﷺ" * 200)).total_count == 0
+
+
+async def test_others_have_their_turn(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(route, "_SLICE", 0)
+    turns = []
+
+    def steps() -> Iterator[None]:
+        for number in range(5):
+            asyncio.get_running_loop().call_soon(turns.append, number)
+            yield
+            assert turns == list(range(number + 1))
+        return Found((), 0)
+
+    assert (await route._by_turns(steps())).total == 0
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)

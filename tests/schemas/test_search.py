@@ -258,6 +258,12 @@ class TestChanges:
         assert search.find(Query("brightness"), many).total == 80
         assert len(search._models) == 1
 
+    def test_what_takes_long_is_done_in_steps(self):
+        search = Search()
+        first, again = (len(list(search.steps(Query("brightness"), ALL))) for _ in range(2))
+        # Texts once, values of each service, setting by setting.
+        assert first >= 3 * len(Lamp.model_fields) > again > 2
+
     def test_searches_may_be_interleaved(self):
         search = Search()
         steps = [search.steps(Query(text), of) for text, of in (("brightness", ALL), ("", [OTHER]), ("80", ALL))]
