@@ -8,7 +8,7 @@ from litestar.plugins import PluginProtocol
 
 from api.docs_page import STYLE_SOURCE
 from api.door import Door, security_headers
-from api.routes import documentation, events, health, identity, logs, reload, search, services, workers
+from api.routes import documentation, events, health, history, identity, logs, reload, search, services, workers
 from api.routes._route import options_routes
 from api.routes._table import Table
 from api.state import ApiState
@@ -49,6 +49,7 @@ def all_routes(state: ApiState) -> list[HTTPRouteHandler]:
         *identity.routes(state),
         *services.routes(state),
         *search.routes(state),
+        *history.routes(state),
         *workers.routes(state),
         *reload.routes(state),
         *logs.routes(state),

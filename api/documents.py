@@ -27,13 +27,14 @@ class Answer(Struct, frozen=True):
 
 
 class Parameter(Struct, frozen=True):
-    """A `path`, `query` or `header` parameter, with its JSON Schema."""
+    """A `path`, `query` or `header` parameter, with its JSON Schema. One of the path is always required."""
 
     name: str
     where: str
     description: str
     schema: Mapping[str, Any]
     example: Any
+    required: bool = False
 
 
 IF_NONE_MATCH = Parameter(

@@ -9,9 +9,12 @@ from api.hosts import HostRule
 from api.streams import Streams
 from api.tokens import Tokens
 from schemas.changes import ChangeAccepted, ConfigChange
+from schemas.history import Difference, Point
 from schemas.manifest import Differences
 from schemas.plans import ChangePlan
+from schemas.records import HistoryEntry, HistoryQuery
 from schemas.status import Outcome, Verb
+from schemas.types import ServiceName
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,16 @@ class Reload(Protocol):
     def __call__(self, *, only_plan: bool) -> Awaitable[Differences]: ...
 
 
+class History(Protocol):
+    """Looks back. Both raise `schemas.records.UnknownService` and `StoreUnavailable`, and the runtime's `Rejected` and
+    `OutcomeUnknown`; `difference` raises `schemas.history.NotReached`, too.
+    """
+
+    def page(self, query: HistoryQuery) -> Awaitable[tuple[HistoryEntry, ...]]: ...
+
+    def difference(self, service: ServiceName | None, old: Point, new: Point) -> Awaitable[Difference]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ApiState:
     """Reads are answered from `board`; `change` asks the actor of the service that the change names.
@@ -96,6 +109,7 @@ class ApiState:
     version: str
     command: Command
     reload: Reload
+    history: History
     output: Callable[[str], Output | None]
     events: Events
     broker_pid: Callable[[], int | None] | None = None

@@ -86,7 +86,10 @@ class StoreState(Struct, frozen=True):
 
 
 class HistoryEntry(Struct, frozen=True):
-    """One key's change. A secret's values are marks (`SECRET_MARK` where it was set, `ABSENT` where not)."""
+    """One key's change. A secret's values are marks (`SECRET_MARK` where it was set, `ABSENT` where not).
+
+    `origin`: where the commit came from; None where the access log has it no more.
+    """
 
     id: int
     service: ServiceName
@@ -99,6 +102,7 @@ class HistoryEntry(Struct, frozen=True):
     changed_by: str
     change_reason: str | None
     is_secret: bool
+    origin: Origin | None
 
 
 # What goes in.

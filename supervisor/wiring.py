@@ -26,7 +26,7 @@ from actors.broker.child import BrokerActor, BrokerDied
 from actors.broker.config import BrokerConfig, BrokerUser, Role, hash_password
 from actors.broker.credentials import Credentials
 from actors.cache import CacheActor, CacheContents, CacheEntry
-from actors.database import DatabaseActor, StoreUnavailable
+from actors.database import DatabaseActor, HistoryActor, StoreUnavailable
 from actors.events import Events, HealthChanged
 from actors.files import PUBLIC_FILE, write_atomically
 from actors.health import Component, HealthActor, last_will, of_service
@@ -39,9 +39,11 @@ from actors.signer import SignerActor
 from actors.vault import Vault
 from schemas.broker_address import BrokerAddress
 from schemas.changes import ChangeAccepted, ConfigChange
+from schemas.history import Difference, Point
 from schemas.manifest import Change, Condition, Differences, Manifest, Service
 from schemas.plans import ChangePlan
-from schemas.records import NewService, StoreState
+from schemas.records import HistoryEntry, HistoryQuery, NewService, StoreState
+from schemas.service_schema import ServiceSchema
 from schemas.states import DatabaseStatus, Kind, Lifecycle
 from schemas.status import ReloadRefused
 from schemas.types import Checksum, ServiceName
@@ -71,6 +73,9 @@ BROKER_BACKOFF = 5.0
 
 STRAY_GRACE = 10.0
 """Seconds that a worker has to end whose service is gone from the manifest."""
+
+HISTORY_SECONDS = 15.0
+"""For an answer out of the history, those before it included."""
 
 REQUEST_GRACE = 5.0
 """Seconds that requests in flight get at the end."""
@@ -102,6 +107,7 @@ class System:
         self._broker: Handle[BrokerActor] = Handle("broker")
         self._bridge: Handle[BridgeActor] = Handle("bridge")
         self._health: Handle[HealthActor] = Handle("health")
+        self._history: Handle[HistoryActor] = Handle("history", timeout=HISTORY_SECONDS)
         self._handles: dict[str, Handle[ServiceActor]] = {name: Handle(name) for name in self._services}
         self._events = Events()
         self._outputs = Outputs(folders.data / "logs")
@@ -305,6 +311,11 @@ class System:
             ChildSpec(
                 self._database,
                 lambda: DatabaseActor.start(settings.db_path, on_status=self._note_database),
+                stop_timeout=15.0,
+            ),
+            ChildSpec(
+                self._history,
+                lambda: HistoryActor.start(settings.db_path, self._schema_of),
                 stop_timeout=15.0,
             ),
             ChildSpec(self._signer, lambda: SignerActor.start(keys.signing_private)),
@@ -627,6 +638,10 @@ class System:
 
     # -- what parts tell; each runs on the loop and only passes on
 
+    def _schema_of(self, name: str) -> ServiceSchema | None:
+        # A reload brings others. The history's thread calls this.
+        return self._boot.schemas.get(name)
+
     def _note_database(self, status: str, reason: str | None) -> None:
         self._health.tell(HealthActor.database, DatabaseStatus(status), reason or "")
 
@@ -665,6 +680,7 @@ class System:
             plan=self._plan,
             command=self._commands,
             reload=self.reload,
+            history=_LookingBack(self._history),
             output=self._output,
             events=self._events,
             broker_pid=self._broker_pid if self._embedded else None,
@@ -682,6 +698,19 @@ class System:
 
     async def _plan(self, change: ConfigChange) -> ChangePlan:
         return await self._handles[change.service].ask(ServiceActor.plan, change)
+
+
+class _LookingBack:
+    """What REST asks of the history."""
+
+    def __init__(self, history: Handle[HistoryActor]) -> None:
+        self._history = history
+
+    async def page(self, query: HistoryQuery) -> tuple[HistoryEntry, ...]:
+        return await self._history.ask(HistoryActor.page, query)
+
+    async def difference(self, service: ServiceName | None, old: Point, new: Point) -> Difference:
+        return await self._history.ask(HistoryActor.difference, service, old, new)
 
 
 def _starts(manifest: Manifest) -> tuple[dict[str, dict[str, Condition]], int]:

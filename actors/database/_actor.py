@@ -15,8 +15,6 @@ from schemas.records import (
     CommitRequest,
     Committed,
     DatabaseStatus,
-    HistoryEntry,
-    HistoryQuery,
     NewService,
     StoreState,
     StoreUnavailable,
@@ -99,10 +97,6 @@ class DatabaseActor(Actor):
             self._published[service] = max(version, self._published.get(service, version))
         if self._published and self._timer is None:
             self._timer = self.later(ACKNOWLEDGE_AFTER, self.write_acknowledgements)
-
-    async def history(self, query: HistoryQuery) -> tuple[HistoryEntry, ...]:
-        """One page, newest first. `ValueError`: the limit is out of bounds, or a time has no offset."""
-        return await self._read(self._store.history, query)
 
     def status(self) -> DatabaseStatus:
         """How the last call found the store."""

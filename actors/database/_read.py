@@ -1,4 +1,4 @@
-"""What comes out: the whole state for a start, and pages of the history."""
+"""What comes out for a start: the whole state."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,20 +9,9 @@ from typing import Any
 import orjson
 
 from actors.database import statements as sql
-from actors.database._schema import rollback, timestamp
-from schemas.records import (
-    ABSENT,
-    HistoryEntry,
-    HistoryQuery,
-    SealedSecret,
-    StoredService,
-    StoreState,
-    StoreUnavailable,
-)
+from actors.database._schema import rollback
+from schemas.records import SealedSecret, StoredService, StoreState, StoreUnavailable
 from schemas.types import ServiceName
-
-MAX_HISTORY = 1000
-"""Entries of one page."""
 
 
 def load(connection: sqlite3.Connection, path: Path, schema_version: int) -> StoreState:
@@ -79,52 +68,3 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError("not a JSON object")
     return value
-
-
-def history(connection: sqlite3.Connection, query: HistoryQuery) -> tuple[HistoryEntry, ...]:
-    """Give one page, newest first.
-
-    Raises:
-        ValueError: the limit is out of bounds, or a time has no offset.
-        sqlite3.Error: the file cannot be read.
-    """
-    if not 1 <= query.limit <= MAX_HISTORY:
-        raise ValueError(f"limit must be from 1 to {MAX_HISTORY}, not {query.limit}")
-    text, parameters = sql.history(
-        service=query.service,
-        key=query.key,
-        start=_bound(query.start),
-        end=_bound(query.end),
-        before=query.before,
-        limit=query.limit,
-    )
-    return tuple(_entry(row) for row in connection.execute(text, parameters))
-
-
-def _bound(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise ValueError("a time needs an offset from UTC")
-    return timestamp(moment)
-
-
-def _entry(row: tuple[Any, ...]) -> HistoryEntry:
-    (id_, service, key, old, new, version, revision, changed_at, changed_by, reason, is_secret) = row
-    return HistoryEntry(
-        id=id_,
-        service=service,
-        key=key,
-        old_value=_value(old),
-        new_value=_value(new),
-        version=version,
-        revision=revision,
-        changed_at=datetime.fromisoformat(changed_at),
-        changed_by=changed_by,
-        change_reason=reason,
-        is_secret=bool(is_secret),
-    )
-
-
-def _value(text: str | None) -> Any:
-    return ABSENT if text is None else orjson.loads(text)

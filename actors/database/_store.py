@@ -16,8 +16,6 @@ from schemas.records import (
     AccessEntry,
     CommitRequest,
     Committed,
-    HistoryEntry,
-    HistoryQuery,
     NewService,
     StoreState,
     StoreUnavailable,
@@ -96,13 +94,6 @@ class Store:
             raise unavailable(error, self._path) from error
         self._mark = Mark(state.config_epoch, state.revision)
         return state
-
-    def history(self, query: HistoryQuery) -> tuple[HistoryEntry, ...]:
-        """One page, newest first; `ValueError` where the query makes no sense."""
-        try:
-            return _read.history(self._connection, query)
-        except sqlite3.Error as error:
-            raise unavailable(error, self._path) from error
 
     def ensure(self, services: Sequence[NewService]) -> StoreState:
         """Give each service that has none its row, and load."""

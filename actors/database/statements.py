@@ -5,7 +5,7 @@ positional, in the order of the columns named. Nothing newer than SQLite 3.38 is
 """
 
 import functools
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 # Opening.
 
@@ -17,6 +17,11 @@ PRAGMAS: Final = (
     "PRAGMA temp_store = MEMORY",
     # KiB: a change touches some ten pages, and the kernel has the others. It would grow to 2 MB in time.
     "PRAGMA cache_size = -512",
+)
+READING_PRAGMAS: Final = (
+    "PRAGMA query_only = ON",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA temp_store = MEMORY",
 )
 JOURNAL_MODE: Final = "PRAGMA journal_mode = WAL"
 AUTOCHECKPOINT: Final = "PRAGMA wal_autocheckpoint = {pages:d}"
@@ -187,6 +192,9 @@ UPSERT_PUBLICATION: Final = """
 """
 
 
+# History.
+
+
 def history(
     *, service: str | None, key: str | None, start: str | None, end: str | None, before: int | None, limit: int
 ) -> tuple[str, list[Any]]:
@@ -206,3 +214,80 @@ def history(
         FROM config_history {where} ORDER BY id DESC LIMIT ?
     """  # noqa: S608  # every part of the text is a constant above
     return sql, [*given.values(), limit]
+
+
+# Where a commit came from stands in its row of the access log, which has no index by revision (each commit would have a page
+# more to write). Its rows are in the order of the revisions, so their ids are searched by halves.
+
+SELECT_ACCESS_ENDS: Final = "SELECT (SELECT min(id) FROM access_log), (SELECT max(id) FROM access_log)"
+SELECT_ACCESS_FROM: Final = """
+    SELECT id, revision FROM access_log WHERE id >= ? AND revision IS NOT NULL ORDER BY id LIMIT 1
+"""
+SELECT_ORIGINS: Final = """
+    SELECT revision, origin FROM access_log
+    WHERE id >= ? AND revision IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?
+"""
+
+# Looking back. Each of these is for one service, or without a condition on it for all. Rows of the history come in the order of
+# their ids, whatever the clock did, so that a point in it is the id of the last row before.
+
+
+def _of(service: str | None, *, where: str) -> tuple[str, list[Any]]:
+    return (where, []) if service is None else (f"{where} AND service = ?", [service])
+
+
+def layers(service: str | None) -> tuple[str, list[Any]]:
+    """Give the statement for what is in force now."""
+    where, parameters = _of(service, where="true")
+    return f"SELECT service, config_json, version FROM service_configs WHERE {where}", parameters  # noqa: S608
+
+
+def secret_keys(service: str | None) -> tuple[str, list[Any]]:
+    """Give the statement for the secrets that are set now."""
+    where, parameters = _of(service, where="true")
+    return f"SELECT service, key FROM encrypted_secrets WHERE {where}", parameters  # noqa: S608
+
+
+def last_change(
+    service: str | None, column: Literal["version", "revision", "changed_at"], value: Any
+) -> tuple[str, list[Any]]:
+    """Give the statement for the last row up to that version, revision or time."""
+    where, parameters = _of(service, where=f"{column} <= ?")
+    return f"SELECT id FROM config_history WHERE {where} ORDER BY id DESC LIMIT 1", [value, *parameters]  # noqa: S608
+
+
+def undo(service: str | None, after: int) -> tuple[str, list[Any]]:
+    """Give the statement for what leads back to a point: of all rows that came after it the oldest one of each key."""
+    where, parameters = _of(service, where="id > ?")
+    # SQLite gives the other columns of the row that has the minimum: https://sqlite.org/lang_select.html#bareagg
+    sql = f"""
+        SELECT service, key, old_value_json, is_secret, min(id) FROM config_history
+        WHERE {where} GROUP BY service, key, is_secret ORDER BY min(id) DESC
+    """  # noqa: S608
+    return sql, [after, *parameters]
+
+
+def secrets_written(service: str | None, after: int, until: int) -> tuple[str, list[Any]]:
+    """Give the statement for the keys of secrets that were written between two points."""
+    where, parameters = _of(service, where="id > ? AND id <= ? AND is_secret")
+    return f"SELECT DISTINCT service, key FROM config_history WHERE {where}", [after, until, *parameters]  # noqa: S608
+
+
+def oldest_changes(service: str | None) -> tuple[str, list[Any]]:
+    """Give the statement for the oldest row of each service."""
+    where, parameters = _of(service, where="true")
+    sql = f"""
+        SELECT service, version, revision, changed_at, min(id) FROM config_history WHERE {where} GROUP BY service
+    """  # noqa: S608
+    return sql, parameters
+
+
+# Whoever prunes the history takes the oldest rows of a service and leaves its newest: ids without a gap then tell that nothing
+# was pruned.
+SELECT_HISTORY_IS_WHOLE: Final = "SELECT count(*) = coalesce(max(id), 0) FROM config_history"
+# Of what made that version, or of what came upon it.
+SELECT_HAS_CHANGE: Final = "SELECT 1 FROM config_history WHERE service = ?1 AND version IN (?2, ?2 + 1) LIMIT 1"
+# Not every version has a row in the history: the first has none, nor one that only a default has made.
+SELECT_MADE_VERSION: Final = """
+    SELECT 1 FROM access_log WHERE revision IS NOT NULL AND detail -> 'versions' ->> ? = ? LIMIT 1
+"""

@@ -21,6 +21,7 @@ from api.openapi import openapi_document
 from api.routes.documentation import described_by
 from api.state import AccessLog
 from schemas.states import Role
+from tests.api.fake_history import FakeHistory
 from tests.api.fake_services import FakeServices
 
 READER, WRITER, ADMIN = "reader-token-000", "writer-token-000", "admin-token-0000"
@@ -70,6 +71,7 @@ def state_over(
         version="1.2.3",
         command=services.workers.command,
         reload=services.workers.reload,
+        history=FakeHistory(),
         output=services.workers.outputs.get,
         events=Events(),
         access_log=access_log,

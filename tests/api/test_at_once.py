@@ -137,9 +137,10 @@ def test_every_call_is_in_the_table_by_its_method_alone():
         ("GET", "/api/services"), ("GET", "/api/services/x"), ("GET", "/api/services/x/logs"), ("GET", "/api/events"),
         ("POST", "/api/services/x/start"), ("POST", "/api/services/x/stop"), ("POST", "/api/services/x/restart"),
         ("POST", "/api/config/services/x/plan"),
+        ("GET", "/api/config/history"), ("GET", "/api/config/history/diff"),
     }  # fmt: skip
     called = {asked: call for asked, call in every.items() if asked not in left}
-    assert (len(every), len(called)) == (21, 13)
+    assert (len(every), len(called)) == (23, 13)
     for path in {path for _, path in called}:
         for method in ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"):
             scope: Any = {"method": method, "path": path}

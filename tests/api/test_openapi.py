@@ -10,6 +10,7 @@ import pytest
 
 import actors.service
 from api.bodies import ConfigChangeBody
+from api.history_models import HistoryDifference, HistoryPage
 from api.models import (
     ChangeAnswer,
     CsrfToken,
@@ -50,6 +51,8 @@ CALLS = [
     ("PATCH", "/api/config/services/{service}", Role.WRITE),
     ("POST", "/api/config/services/{service}/plan", Role.READ),
     ("POST", "/api/config/search", Role.READ),
+    ("GET", "/api/config/history", Role.READ),
+    ("GET", "/api/config/history/diff", Role.READ),
     ("GET", "/api/services", Role.READ),
     ("GET", "/api/services/{service}", Role.READ),
     ("POST", "/api/services/{service}/start", Role.WRITE),
@@ -78,6 +81,8 @@ async def send(api: Running, method: str, path: str, token: str):
     content = {"json": CHANGE} if method in {"PUT", "PATCH"} or path.endswith("/plan") else {}
     if path.endswith("/search"):
         content = {"json": {"query": "volume"}}
+    if path.endswith("/diff"):
+        path += "?from=revision:1"
     path = path.format(service="stt-worker")
     async with api.client.stream(method, path, headers={"X-API-Token": token}, **content) as answer:
         # This one never ends.
@@ -163,7 +168,7 @@ async def test_the_examples_fit_their_models(api: Running):
         for model in (
             ConfigChangeBody, ChangeAnswer, CsrfToken, DetailedHealth, HealthReport, Me, ProblemDetails, ServiceConfig,
             PlanAnswer, ServiceList, ServiceDetails, ServiceDetailsList, CommandAnswer, CommandBody, ReloadAnswer, RestartAllBody,
-            SearchAnswer, SearchBody,
+            SearchAnswer, SearchBody, HistoryPage, HistoryDifference,
         )
     }  # fmt: skip
     for _, _, operation in operations(await document(api)):

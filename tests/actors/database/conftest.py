@@ -7,9 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from actors.database import DatabaseActor
+from actors.database import DatabaseActor, HistoryActor
 from actors.runtime import Handle, Ref
-from tests.actors.database.support import Database
+from tests.actors.database.support import SCHEMAS, Database, History
 
 
 class Starter:
@@ -56,3 +56,16 @@ async def start(path: Path) -> AsyncIterator[Starter]:
 @pytest.fixture
 async def database(start: Starter) -> Database:
     return await start()
+
+
+@pytest.fixture
+async def history(path: Path) -> AsyncIterator[History]:
+    """The history's actor on the same file, which knows the models of `support.SCHEMAS`."""
+    ref = HistoryActor.start(path, SCHEMAS.get)
+    await ref.started
+    handle: History = Handle("history")
+    handle.attach(ref)
+    yield handle
+    with anyio.fail_after(20):
+        await ref.stop(block=False)
+        await ref.exited

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from actors.database import DatabaseActor
+from actors.database import DatabaseActor, HistoryActor
 from actors.runtime import Handle
 from schemas.records import (
     Change,
@@ -22,13 +22,19 @@ from schemas.records import (
     SecretChange,
     StoredService,
 )
+from schemas.service_schema import ServiceSchema
+from schemas.services import TtsWorker
 from schemas.types import Checksum, Epoch, ServiceName, Version
 
 Database = Handle[DatabaseActor]
+History = Handle[HistoryActor]
 
 STT = ServiceName("stt-worker")
 TTS = ServiceName("tts-worker")
 ROUTER = ServiceName("router")
+
+SCHEMAS = {str(TTS): ServiceSchema(TTS, TtsWorker)}
+"""The models that the history's actor knows; of the other services it knows none."""
 
 ANY_CHECKSUM = Checksum("0" * 64)
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from actors.database import DatabaseActor, UnknownService, VersionMismatch
+from actors.database import DatabaseActor, HistoryActor, UnknownService, VersionMismatch
 from schemas.records import (
     ABSENT,
     SECRET_MARK,
@@ -28,6 +28,7 @@ from tests.actors.database.support import (
     STT,
     TTS,
     Database,
+    History,
     change,
     checksum,
     log_commits,
@@ -158,7 +159,9 @@ async def test_an_unknown_service_is_not_made(database: Database) -> None:
     assert set((await database.ask(DatabaseActor.load)).services) == {STT}
 
 
-async def test_secrets_are_sealed_apart_and_only_marked_elsewhere(database: Database, path: Path) -> None:
+async def test_secrets_are_sealed_apart_and_only_marked_elsewhere(
+    database: Database, history: History, path: Path
+) -> None:
     await database.ask(DatabaseActor.ensure, new(STT))
     sealed = SealedSecret(b"ciphertext-and-tag", b"nonce-nonce!", "master-1")
     item = ItemRow("api_key", "clear text", "secret", "advanced", "Key of the service", is_secret=True)
@@ -169,8 +172,8 @@ async def test_secrets_are_sealed_apart_and_only_marked_elsewhere(database: Data
         state = await database.ask(DatabaseActor.load)
         assert state.secrets == ({} if each is None else {STT: {"api_key": each}})
 
-    history = await database.ask(DatabaseActor.history, HistoryQuery())
-    assert [(entry.old_value, entry.new_value, entry.is_secret) for entry in reversed(history)] == [
+    found = await history.ask(HistoryActor.page, HistoryQuery())
+    assert [(entry.old_value, entry.new_value, entry.is_secret) for entry in reversed(found)] == [
         (ABSENT, SECRET_MARK, True),
         (SECRET_MARK, SECRET_MARK, True),
         (SECRET_MARK, ABSENT, True),

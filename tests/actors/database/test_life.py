@@ -6,13 +6,25 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from actors.database import DatabaseActor
+from actors.database import DatabaseActor, HistoryActor
 from actors.database import _actor as actor_module
 from actors.runtime import ActorDown, AskTimeout, Ending
 from schemas.records import ABSENT, Committed, HistoryChange, HistoryEntry, HistoryQuery
 from schemas.types import ServiceName, Version
 from tests.actors.database.conftest import Starter
-from tests.actors.database.support import ROUTER, STT, TTS, Database, change, checksum, new, request, rows, stored
+from tests.actors.database.support import (
+    ROUTER,
+    STT,
+    TTS,
+    Database,
+    History,
+    change,
+    checksum,
+    new,
+    request,
+    rows,
+    stored,
+)
 from tests.support import eventually
 
 DEADLINE = 20
@@ -83,7 +95,7 @@ async def test_an_acknowledgement_costs_a_commit_nothing_and_is_written_soon(
     await eventually(lambda: rows(start.path, query) == [(STT, 1)], what="the acknowledgement")
 
 
-async def filled(database: Database) -> tuple[HistoryEntry, ...]:
+async def filled(database: Database, history: History) -> tuple[HistoryEntry, ...]:
     """Two services with five changes each, of two keys."""
     await database.ask(DatabaseActor.ensure, new(STT, TTS))
     for version in range(1, 6):
@@ -93,22 +105,21 @@ async def filled(database: Database) -> tuple[HistoryEntry, ...]:
             await database.ask(
                 DatabaseActor.commit, request(change(service, version, {key: version + 1}, history=changes), reason="r")
             )
-    return await database.ask(DatabaseActor.history, HistoryQuery())
+    return await history.ask(HistoryActor.page, HistoryQuery())
 
 
-async def test_history_is_newest_first_and_filtered(database: Database) -> None:
-    everything = await filled(database)
+async def test_history_is_newest_first_and_filtered(database: Database, history: History) -> None:
+    everything = await filled(database, history)
     assert [entry.service for entry in everything] == [TTS, STT] * 5
     newest = everything[0]
     assert (newest.key, newest.old_value, newest.new_value, newest.version, newest.revision) == ("a", 5, 6, 6, 11)
     assert (newest.changed_by, newest.change_reason, newest.is_secret) == ("owner", "r", False)
 
     async def ask(**conditions: object) -> tuple[HistoryEntry, ...]:
-        return await database.ask(DatabaseActor.history, HistoryQuery(**conditions))  # type: ignore[arg-type]  # by name
+        return await history.ask(HistoryActor.page, HistoryQuery(**conditions))  # type: ignore[arg-type]  # by name
 
     assert await ask(service=STT) == everything[1::2]
     assert await ask(service=STT, key="b") == tuple(each for each in everything[1::2] if each.key == "b")
-    assert await ask(service=ROUTER) == ()
     third, seventh = everything[2], everything[6]
     assert await ask(start=seventh.changed_at, end=third.changed_at) == everything[2:7]
     # Another offset is the same moment.
@@ -116,11 +127,11 @@ async def test_history_is_newest_first_and_filtered(database: Database) -> None:
     assert await ask(start=elsewhere) == everything[:7]
 
 
-async def test_history_comes_in_pages(database: Database) -> None:
-    everything = await filled(database)
+async def test_history_comes_in_pages(database: Database, history: History) -> None:
+    everything = await filled(database, history)
     pages: list[HistoryEntry] = []
     before = None
-    while page := await database.ask(DatabaseActor.history, HistoryQuery(limit=3, before=before)):
+    while page := await history.ask(HistoryActor.page, HistoryQuery(limit=3, before=before)):
         pages += page
         before = page[-1].id
     assert tuple(pages) == everything
@@ -130,16 +141,18 @@ async def test_history_comes_in_pages(database: Database) -> None:
     "query",
     [HistoryQuery(limit=0), HistoryQuery(limit=1001), HistoryQuery(start=datetime(2026, 1, 1))],  # noqa: DTZ001  # meant
 )
-async def test_a_history_query_out_of_bounds_is_refused(database: Database, query: HistoryQuery) -> None:
+async def test_a_history_query_out_of_bounds_is_refused(
+    database: Database, history: History, query: HistoryQuery
+) -> None:
     with pytest.raises(ValueError, match=r"limit|offset"):
-        await database.ask(DatabaseActor.history, query)
+        await history.ask(HistoryActor.page, query)
 
 
-async def test_history_tells_unset_from_null(database: Database) -> None:
+async def test_history_tells_unset_from_null(database: Database, history: History) -> None:
     await database.ask(DatabaseActor.ensure, new(STT))
     changes = (HistoryChange("a", ABSENT, None), HistoryChange("b", None, ABSENT))
     await database.ask(DatabaseActor.commit, request(change(STT, 1, {"a": None}, history=changes)))
-    found = await database.ask(DatabaseActor.history, HistoryQuery())
+    found = await history.ask(HistoryActor.page, HistoryQuery())
     assert {entry.key: (entry.old_value, entry.new_value) for entry in found} == {
         "a": (ABSENT, None),
         "b": (None, ABSENT),

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from actors.database import DatabaseActor, UnknownService, VersionMismatch
+from actors.database import DatabaseActor, HistoryActor, UnknownService, VersionMismatch
 from actors.runtime import Handle, Ref
+from schemas.history import Point
 from schemas.records import (
     ABSENT,
     SECRET_MARK,
@@ -26,7 +27,7 @@ from schemas.records import (
     SecretChange,
 )
 from schemas.types import ServiceName, Version
-from tests.actors.database.support import Database, change, new, request, rows
+from tests.actors.database.support import Database, History, change, new, request, rows
 
 SERVICES = tuple(ServiceName(name) for name in ("alpha", "beta", "gamma"))
 KEYS = ("a", "b", "c")
@@ -34,6 +35,11 @@ services = st.sampled_from(SERVICES)
 values = st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=3)
 configs = st.dictionaries(st.sampled_from(KEYS), values, max_size=3)
 tokens = st.none() | st.binary(min_size=1, max_size=4).map(lambda each: SealedSecret(each, each, "k"))
+
+
+def same(one: Any, other: Any) -> bool:
+    """True is not 1."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,12 @@ class Commits(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.database: Database = Handle("database")
         self.ref: Ref[DatabaseActor] | None = None
+        self.looking_back: History = Handle("history")
+        self.looking_back_ref: Ref[HistoryActor] | None = None
         self.model: dict[ServiceName, Row] = {}
         self.history: list[tuple[str, str, Any, Any, int]] = []
+        # What every key of a service had at each of its versions, as it is shown.
+        self.past: dict[ServiceName, list[dict[str, Any]]] = {}
         self.revision = 0
 
     def teardown(self) -> None:
@@ -68,13 +78,17 @@ class Commits(RuleBasedStateMachine):
         self.folder.cleanup()
 
     async def stop(self) -> None:
-        if self.ref is not None:
+        if self.ref is not None and self.looking_back_ref is not None:
+            await self.looking_back_ref.stop(block=False)
             await self.ref.stop(block=False)
 
     async def start(self) -> None:
         self.ref = DatabaseActor.start(self.path, autocheckpoint=10)
         await self.ref.started
         self.database.attach(self.ref)
+        self.looking_back_ref = HistoryActor.start(self.path, lambda _: None)
+        await self.looking_back_ref.started
+        self.looking_back.attach(self.looking_back_ref)
 
     @initialize()
     def begin(self) -> None:
@@ -90,22 +104,33 @@ class Commits(RuleBasedStateMachine):
         self.runner.run(self.database.ask(DatabaseActor.ensure, new(*sorted(wanted))))
         missing = wanted - set(self.model)
         self.model |= {service: Row(1, {}) for service in missing}
+        self.past |= {service: [{}] for service in missing}
         self.revision += bool(missing)
 
     @rule(group=groups)
     def commit(self, group: list[list[Wish]]) -> None:
         """A group of requests at once; the model takes them one after the other, in the order asked."""
-        requests = [self.request_for(each) for each in group]
+        requests = []
+        # What a request changes follows from what those before it leave, as with one who has read their versions.
+        ahead = dict(self.model)
+        for wanted in group:
+            asked = request(*(self.change_for(ahead, *wish) for wish in wanted))
+            requests.append(asked)
+            if all(
+                each.service in ahead and each.expected_version == ahead[each.service].version for each in asked.changes
+            ):
+                for each in asked.changes:
+                    row = ahead[each.service]
+                    ahead[each.service] = replace(row, version=row.version + 1, config=dict(each.config))
         outcomes = self.runner.run(self.ask_all(requests))
         for asked, outcome in zip(requests, outcomes, strict=True):
             self.check_outcome(asked, outcome)
 
-    def request_for(self, wanted: Sequence[Wish]) -> CommitRequest:
-        return request(*(self.change_for(*wish) for wish in wanted))
-
-    def change_for(self, service: ServiceName, off: int, config: dict[str, Any], token: Any) -> Change:
-        row = self.model.get(service, Row(1, {}))
-        keys = [key for key in KEYS if row.config.get(key, ABSENT) != config.get(key, ABSENT)]
+    def change_for(
+        self, ahead: dict[ServiceName, Row], service: ServiceName, off: int, config: dict[str, Any], token: Any
+    ) -> Change:
+        row = ahead.get(service, Row(1, {}))
+        keys = [key for key in KEYS if not same(row.config.get(key, ABSENT), config.get(key, ABSENT))]
         return change(
             service,
             max(1, row.version + off),
@@ -150,6 +175,7 @@ class Commits(RuleBasedStateMachine):
                 self.history.append((each.service, secret.key, *marks, version))
             token = secret.sealed
         self.model[each.service] = replace(row, version=version, config=dict(each.config), token=token)
+        self.past[each.service].append({**each.config, **({"token": SECRET_MARK} if token else {})})
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
@@ -159,6 +185,34 @@ class Commits(RuleBasedStateMachine):
         self.runner.run(self.database.ask(DatabaseActor.acknowledge, [(service, Version(version))]))
         row = self.model[service]
         self.model[service] = replace(row, published=max(version, row.published or 0))
+
+    @rule(service=services, data=st.data())
+    def look_back(self, service: ServiceName, data: st.DataObject) -> None:
+        """Between any two versions of a service differs what its states then say."""
+        if service not in self.model:
+            return
+        versions = st.integers(1, self.model[service].version)
+        old, new = data.draw(versions), data.draw(versions)
+        found = self.runner.run(
+            self.looking_back.ask(
+                HistoryActor.difference, service, Point(version=Version(old)), Point(version=Version(new))
+            )
+        )
+        before, after = self.past[service][old - 1], self.past[service][new - 1]
+        written = {
+            key
+            for name, key, was, will_be, version in self.history
+            if name == service and SECRET_MARK in {was, will_be} and min(old, new) < version <= max(old, new)
+        }
+        expected = {
+            key: (before.get(key, ABSENT), after.get(key, ABSENT))
+            for key in {*before, *after}
+            if not same(before.get(key, ABSENT), after.get(key, ABSENT)) or key in written
+        }
+        assert {
+            each.key: (ABSENT if each.old_is_default else each.old, ABSENT if each.new_is_default else each.new)
+            for each in found.keys
+        } == expected
 
     @invariant()
     def store_and_model_agree(self) -> None:
@@ -171,7 +225,7 @@ class Commits(RuleBasedStateMachine):
             for name, each in state.services.items()
         }
         assert found == self.model
-        history = self.runner.run(self.database.ask(DatabaseActor.history, HistoryQuery(limit=1000)))
+        history = self.runner.run(self.looking_back.ask(HistoryActor.page, HistoryQuery(limit=1000)))
         assert [
             (each.service, each.key, each.old_value, each.new_value, each.version) for each in reversed(history)
         ] == self.history
