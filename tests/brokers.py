@@ -143,7 +143,7 @@ class EmbeddedBroker:
         """End it at once, as a crash would."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
 
     def restart(self) -> None:
         """Stop, and start on the same port."""
@@ -296,7 +296,7 @@ class StockBroker:
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
 
     def restart(self) -> None:
         self.stop()

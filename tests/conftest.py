@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import psutil
 import pytest
 
-from tests.support import Mosquitto
+from tests.support import Mosquitto, left_holders
 
 # Seconds that ending threads and processes have to be gone.
-SETTLE = 2.0
+SETTLE = 10.0
 # The random number source stays open once a library has read it.
 HARMLESS_FILES = frozenset({"/dev/urandom", "/dev/random"})
 
@@ -79,17 +79,19 @@ def _leaks(before: Belongings) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind() -> Iterator[None]:
-    """Fail the test that leaves a thread, a child process or an open descriptor behind.
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test that leaves a thread, a child process, an open descriptor or a holder of workers behind.
 
     It is the first function fixture to be set up and the last to be torn down, after the event loop's end.
     """
     before = Belongings.now()
     yield
-    if found := _leaks(before):
+    folder = getattr(request.node, "funcargs", {}).get("tmp_path")
+    left = left_holders(folder, settle=SETTLE) if folder is not None else []
+    if found := left + _leaks(before):
         for child in Belongings.now().children - before.children:
             child.kill()  # the tests after this one start clean
-            child.wait(10)
+            child.wait(30)
         pytest.fail("left behind: " + "; ".join(found), pytrace=False)
 
 

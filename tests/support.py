@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -34,11 +35,77 @@ def needs(program: str) -> str:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A TCP port on 127.0.0.1 that the kernel gives to nobody else for a minute (RFC 9293, TIME-WAIT).
+
+    Who binds it by its number with SO_REUSEADDR, as servers do, may have it at once.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        port: int = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as caller:
+            # Whose end is closed first has the wait.
+            listener.accept()[0].close()
+            caller.recv(1)
         return port
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """What a process was started with. One that is just being executed has none for a moment, and is waited for.
+
+    Raises:
+        OSError: it has gone, or is none that was executed.
+    """
+    process = Path(f"/proc/{pid}")
+    text, deadline = (process / "environ").read_bytes(), time.monotonic() + 30
+    while not text and time.monotonic() < deadline:
+        (process / "exe").readlink()
+        time.sleep(0.001)
+        executed = (process / "cmdline").read_bytes()
+        text = (process / "environ").read_bytes()
+        if executed:
+            break  # it was given none
+    pairs = (each.partition("=") for each in os.fsdecode(text).split("\0") if each)
+    return {name: value for name, _, value in pairs}
+
+
+def holders(folder: Path) -> list[int]:
+    """Living holders of workers (`actors/holder`) whose runtime folder is `folder` or below, and their children that wait to
+    become workers.
+    """
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                line = [os.fsdecode(each) for each in (entry / "cmdline").read_bytes().split(b"\0")]
+                if any(each.endswith("holder/program.py") for each in line) and any(
+                    Path(each).is_relative_to(folder) for each in line
+                ):
+                    found.append(int(entry.name))
+    return found
+
+
+def left_holders(folder: Path, *, settle: float = 10.0) -> list[str]:
+    """Those that are there although they had `settle` seconds to end, one sentence each; they are killed."""
+    deadline = time.monotonic() + settle
+    while left := holders(folder):
+        if time.monotonic() > deadline:
+            end_holders(folder)
+            return [f"holder {pid} of {folder}" for pid in left]
+        time.sleep(0.01)
+    return []
+
+
+def end_holders(folder: Path) -> None:
+    """Kill them."""
+    deadline = time.monotonic() + 30
+    while left := holders(folder):
+        assert time.monotonic() < deadline, left
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def wait_until(condition: Callable[[], T], *, timeout: float = 30.0, what: str = "the condition") -> T:
@@ -69,7 +136,7 @@ def end_process(process: subprocess.Popen[bytes], *, grace: float = 5.0) -> int:
             return process.wait(grace)
         except subprocess.TimeoutExpired:
             process.kill()
-    return process.wait(10)
+    return process.wait(30)
 
 
 def password_line(user: str, password: str) -> str:
@@ -153,7 +220,7 @@ class Mosquitto:
         """End it at once, as a crash would."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
 
     def restart(self) -> None:
         """Stop, and start on the same port."""
@@ -173,7 +240,7 @@ class Mosquitto:
             )
 
     def _accepts(self) -> bool:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while self.running and time.monotonic() < deadline:
             with (
                 contextlib.suppress(OSError),

@@ -12,6 +12,7 @@ pytest_plugins = ["pytester"]
 
 LEAKY = """
 import asyncio, os, subprocess, sys, threading
+from actors.holder import program
 kept = []
 
 def test_thread():
@@ -25,6 +26,11 @@ def test_descriptor():
 
 async def test_task():
     kept.append(asyncio.get_running_loop().create_task(asyncio.Event().wait()))
+
+def test_holder(tmp_path):
+    tmp_path.chmod(0o700)
+    command = [sys.executable, "-I", "-S", program.__file__, tmp_path]
+    assert subprocess.run(command, stdout=subprocess.PIPE, timeout=30).stdout == b"ready"  # it goes into the background
 
 async def test_clean():
     task = asyncio.get_running_loop().create_task(asyncio.Event().wait())
@@ -51,10 +57,11 @@ def test_a_leak_fails_the_test_that_leaked(pytester: pytest.Pytester, monkeypatc
     pytester.makeconftest(CONFTEST)
     pytester.makeini("[pytest]\nanyio_mode = auto\n")
     result = pytester.runpytest_subprocess(f"--rootdir={pytester.path}", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=6, errors=4)
+    result.assert_outcomes(passed=7, errors=5)
     for line in (
         "*thread forgotten*",
         "*process * (sleeping)*",
+        "*holder * of *test_holder0*",
         "*descriptor * of /dev/null*",
         "*Task pending*",
     ):
@@ -74,14 +81,14 @@ def test_mosquitto_restarts_on_its_port(mosquitto: MosquittoFactory) -> None:
     publish, subscribe = needs("mosquitto_pub"), needs("mosquitto_sub")
     broker = mosquitto(users={"alice": "secret"}, acl="user alice\ntopic readwrite #\n", persistence=True)
     login = ["-h", "127.0.0.1", "-p", str(broker.port), "-t", "a/b", "-u", "alice", "-P"]
-    subprocess.run([publish, *login, "secret", "-r", "-q", "1", "-m", "kept"], check=True, timeout=10)
-    refused = subprocess.run([publish, *login, "wrong", "-m", "x"], check=False, timeout=10, stderr=subprocess.DEVNULL)
+    subprocess.run([publish, *login, "secret", "-r", "-q", "1", "-m", "kept"], check=True, timeout=30)
+    refused = subprocess.run([publish, *login, "wrong", "-m", "x"], check=False, timeout=30, stderr=subprocess.DEVNULL)
     assert refused.returncode != 0
 
     port = broker.port
     broker.restart()
     assert broker.port == port
-    command = [subscribe, *login, "secret", "-C", "1", "-W", "5"]
-    assert subprocess.run(command, check=True, timeout=10, stdout=subprocess.PIPE).stdout == b"kept\n"
+    command = [subscribe, *login, "secret", "-C", "1", "-W", "25"]
+    assert subprocess.run(command, check=True, timeout=30, stdout=subprocess.PIPE).stdout == b"kept\n"
     broker.kill()
     assert not broker.running

@@ -50,7 +50,7 @@ class Handler:
 
 
 async def settled(library):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await library.settle()
 
 
@@ -139,7 +139,7 @@ async def test_signals_are_acted_on_one_after_another(supervisor, library):
     payloads = [supervisor.sign_control(f"command-{number}").encode() for number in range(3)]
     for payload in payloads:
         library.receive_control(payload)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await handler.entered.wait()
     for payload in payloads:  # neither what is acted on nor what waits is taken again
         library.receive_control(payload)
@@ -157,7 +157,7 @@ async def test_one_that_comes_at_the_very_end_of_another_is_acted_on_too(supervi
         seen = []
         library._controls.handler = lambda signal, seen=seen: seen.append(signal.command)
         library.receive_control(supervisor.sign_control("first").encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not seen:
                 await asyncio.sleep(0)
         for _ in range(steps):
@@ -173,7 +173,7 @@ async def test_one_that_comes_again_while_it_is_written_down_is_acted_on_once(su
 
     def slow(acted):
         writing.set()
-        assert written.wait(10)
+        assert written.wait(30)
         store(acted)
 
     monkeypatch.setattr(library._controls._file, "store", slow)
@@ -192,7 +192,7 @@ async def test_one_that_comes_again_while_it_is_written_down_is_acted_on_once(su
 async def test_what_waits_is_bounded_and_what_is_dropped_told(supervisor, library, caplog):
     handler = library.on_control(Handler())
     library.receive_control(supervisor.sign_control("first").encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await handler.entered.wait()
     for number in range(MAX_WAITING + 1):
         library.receive_control(supervisor.sign_control(f"command-{number}").encode())
@@ -269,7 +269,7 @@ async def test_reading_and_updates_go_on_while_a_handler_runs(supervisor, librar
     seen = []
     handler = library.on_control(Handler())
     library.receive_control(supervisor.sign_control().encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await handler.entered.wait()
         await library.subscribe_updates(lambda config: seen.append(config.channels), Stt)
         supervisor.config["channels"] = 2
@@ -301,7 +301,7 @@ async def test_close_cancels_a_running_handler_and_forgets_what_waits(supervisor
     await library.initialize()
     for command in ("first", "second"):
         library.receive_control(supervisor.sign_control(command).encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await handler.entered.wait()
         await library.close()
     library.receive_control(supervisor.sign_control().encode())

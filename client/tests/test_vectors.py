@@ -106,7 +106,7 @@ async def test_ratchet(sequence, tmp_path):
             continue
         fail, taken[:], refused = step.get("callback") == "fails", [], dict(library.refused)
         library.receive(step["message"].encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await library.settle()
         fresh = {reason for reason, count in library.refused.items() if count != refused.get(reason, 0)}
         got = fresh.pop() if fresh else "apply" if taken else "quiet"
@@ -152,7 +152,7 @@ async def test_control_sequence(sequence, tmp_path):
             continue
         fail, acted[:], refused = step.get("handler") == "fails", [], dict(library.refused)
         library.receive_control(step["message"].encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await library.settle()
         fresh = {reason for reason, count in library.refused.items() if count != refused.get(reason, 0)}
         got = fresh.pop() if fresh else "act" if acted else "nothing"

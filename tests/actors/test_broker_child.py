@@ -79,7 +79,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 @contextlib.asynccontextmanager
 async def supervised(place: Place) -> AsyncIterator[None]:
-    supervisor = Supervisor.start([ChildSpec(place.handle, place.start, stop_timeout=20.0)])
+    supervisor = Supervisor.start([ChildSpec(place.handle, place.start, stop_timeout=30.0)])
     await supervisor.started
     try:
         yield
@@ -208,7 +208,7 @@ async def test_a_stop_after_its_process_has_died(place: Place) -> None:
     pid = await ref.proxy().pid()
     ref.proxy().pid()
     os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await ref.stop(block=False)
         await ref.exited.wait()
     assert not psutil.pid_exists(pid)

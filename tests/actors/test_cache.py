@@ -46,7 +46,7 @@ async def running(path: Path, held: CacheContents, told: Told | None = None) -> 
     try:
         yield ref
     finally:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await ref.stop(block=False)
 
 
@@ -168,7 +168,7 @@ async def test_an_end_in_the_middle_of_a_write(path: Path, monkeypatch: pytest.M
 
     def slow(target: Path, data: bytes) -> None:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(30)
         original(target, data)
 
     monkeypatch.setattr(cache, "write_atomically", slow)
@@ -184,7 +184,7 @@ async def test_an_end_in_the_middle_of_a_write(path: Path, monkeypatch: pytest.M
         await asyncio.sleep(0)
     assert not ref.exited.settled
     go_on.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await ref.exited.wait()
     assert read_cache(path, KEY)["versions"] == {"a": 2 if end == "stop" else 1}
 

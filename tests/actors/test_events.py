@@ -36,7 +36,7 @@ def config(version: int) -> ConfigChanged:
 
 
 async def take(subscription, count: int) -> list[Published]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return [await anext(subscription) for _ in range(count)]
 
 
@@ -185,7 +185,7 @@ async def test_closing_ends_subscriptions_after_what_is_there() -> None:
     await asyncio.sleep(0)
     published = events.publish(config(1))
     events.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert [event.id async for event in subscription] == [published]
         first = await waiting
         assert first is not None

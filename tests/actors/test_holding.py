@@ -59,7 +59,7 @@ async def test_while_there_is_none_it_is_told_why_nothing_starts(
         errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
         assert errors == told[:2]
         process = await held.spawn(Spawn(service="svc", argv=("/bin/true",), cwd=folder, environment={}))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert (await process.ended).clean
         process.forget()
     finally:

@@ -34,11 +34,11 @@ class Watched:
         self.process = Process(command, on_line=self.lines.append, on_end=self.end.set_result)
 
     async def ended(self) -> Ended:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             return await self.end
 
     async def said(self, line: bytes) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while line not in self.lines:
                 await asyncio.sleep(0.005)
 
@@ -72,7 +72,7 @@ async def test_nothing_of_the_request_that_started_it_sticks_to_it() -> None:
         on_line=lambda _: seen.append(request.get()),
         on_end=on_end,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while len(seen) < 3 * LINES_A_TURN:
             await asyncio.sleep(0.005)
         process.terminate(0.01)
@@ -108,7 +108,7 @@ async def test_a_flood_leaves_the_loop_its_turns(chunk: str) -> None:
     end: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
     command = Command(script(f"import os\nwhile True: os.write(1, {chunk})"), Path("/"), dict(os.environ))
     process = Process(command, on_line=on_line, on_end=end.set_result)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while handed < 40:
             before = handed
             await asyncio.sleep(0)
@@ -174,7 +174,7 @@ async def test_a_line_that_cannot_be_taken_loses_no_other(caplog: pytest.LogCapt
         taken.append(line)
 
     Process(Command(("/bin/echo", "one\ntwo\nthree"), Path("/"), {}), on_line=on_line, on_end=end.set_result)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await end
     assert taken == [b"one", b"three"]
     assert "a line of output was lost" in caplog.text
@@ -190,7 +190,7 @@ async def test_a_line_that_cannot_be_taken_loses_no_other(caplog: pytest.LogCapt
 )
 async def test_the_last_line_of_a_command(text: str, words: str) -> None:
     """Of one that is too long its beginning, where nothing stands that began further in front."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         ended, last = await run_to_end(Command(script(text), Path("/"), dict(os.environ)))
     assert (str(ended), last) == (f"exited with {3 if 'raise' in text else 0}", words)
 
@@ -202,7 +202,7 @@ async def test_a_command_that_is_not_waited_for_is_gone(tmp_path: Path) -> None:
     await eventually(lambda: file.exists() and file.read_text().endswith("."), what="that it runs")
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await running
     assert not psutil.pid_exists(int(file.read_text()[:-1]))
 
@@ -240,7 +240,7 @@ async def test_terminate_asks_first_and_kills_after_the_grace() -> None:
 
 async def test_its_children_go_with_it() -> None:
     watched = Watched("/bin/sh", "-c", "sleep 600 & echo $!; wait")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not watched.lines:
             await asyncio.sleep(0.005)
     grandchild = int(watched.lines[0])

@@ -66,7 +66,7 @@ async def rounds(place: Place, number: int, **options: object) -> None:
             os.kill(held.pid, signal.SIGKILL)
             assert await ended(held) == -signal.SIGKILL
         else:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 assert (await held.stop(10)).code == -signal.SIGTERM
         assert place.processes() == {}
         held.forget()
@@ -121,7 +121,7 @@ async def test_a_term_that_is_ignored_is_followed_by_the_end_of_all(place: Place
         place.shell("worker", "trap '' TERM; (setsid sleep 600 &); echo ready; while :; do sleep 1; done")
     )
     assert await read_line(held.stdout) == "ready"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         end = await held.stop(0.05, on_overdue=lambda: told.append(place.processes()))
     assert end.code == -signal.SIGKILL
     assert len(told) == 1
@@ -135,14 +135,14 @@ async def test_another_instance_is_left_alone(place: Place) -> None:
     other = await holder.spawn(place.shell("other", "(setsid sleep 600 &); echo ready; exec sleep 600"))
     await read_line(other.stdout)
     held = await holder.spawn(place.spawn("worker", "sleep", "600"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await held.stop(5)
     assert len(place.processes()) == 2
     await finish(holder)
 
 
 async def end(*found: trees.Tree) -> list[int]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         return await trees.end(found)
 
 
@@ -157,12 +157,12 @@ async def test_what_shed_its_mark_is_found_by_its_environment_session_group_and_
     try:
         assert await end(trees.Tree(instance), trees.Tree(new_instance(), leader.pid)) == []
         for process in (marked, parent, leader):
-            assert process.wait(10) == -signal.SIGKILL
+            assert process.wait(30) == -signal.SIGKILL
         assert bystander.poll() is None
     finally:
         for process in (marked, parent, leader, bystander):
             process.kill()
-            process.wait(10)
+            process.wait(30)
 
 
 async def test_a_stranger_who_was_given_the_number_since_is_left_alone() -> None:
@@ -172,10 +172,10 @@ async def test_a_stranger_who_was_given_the_number_since_is_left_alone() -> None
         assert await end(trees.Tree(new_instance(), stranger.pid, 1)) == []
         assert stranger.poll() is None
         assert await end(trees.Tree(new_instance(), stranger.pid)) == []
-        assert stranger.wait(10) == -signal.SIGKILL
+        assert stranger.wait(30) == -signal.SIGKILL
     finally:
         stranger.kill()
-        stranger.wait(10)
+        stranger.wait(30)
 
 
 @pytest.mark.parametrize("leader", [0, 1])
@@ -186,7 +186,7 @@ async def test_no_leader_is_never_everybody(leader: int) -> None:
         assert alive(bystander.pid)
     finally:
         bystander.kill()
-        bystander.wait(10)
+        bystander.wait(30)
 
 
 def test_a_delegated_folder_is_found_and_another_is_not_taken(cgroup: Path, tmp_path: Path) -> None:

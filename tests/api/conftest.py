@@ -43,7 +43,7 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def exchange(self, request: bytes, *, timeout: float = 10) -> bytes:
+    async def exchange(self, request: bytes, *, timeout: float = 30) -> bytes:
         """Send `request` as it is, and return everything that comes until the server closes, in order or not."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         answer = b""
@@ -112,7 +112,7 @@ async def running(
         base_url=f"http://127.0.0.1:{port}",
         headers={"X-API-Token": WRITER},
         trust_env=False,
-        timeout=10,
+        timeout=30,
         # Loading certificates that nobody needs takes longer than most tests.
         verify=False,
         event_hooks={"response": [is_documented]},
@@ -120,7 +120,7 @@ async def running(
         try:
             yield Running(server, app, state, services, port, client)
         finally:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await server.stop(0)
 
 

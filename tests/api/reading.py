@@ -23,7 +23,7 @@ class Lines:
         self._begun = b""
 
     async def next(self) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while b"\n" not in self._begun:
                 self._begun += await anext(self._parts)
         line, _, self._begun = self._begun.partition(b"\n")
@@ -31,7 +31,7 @@ class Lines:
 
     async def rest(self) -> list[str]:
         """Every line to the end, which has to come properly."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             rest = b"".join([self._begun, *[part async for part in self._parts]])
         assert rest.endswith(b"\n") or not rest
         return rest.decode().split("\n")[:-1]
@@ -62,7 +62,7 @@ async def not_reading(api: Running, path: str) -> AsyncIterator[socket.socket]:
 async def everything(client: socket.socket) -> bytes:
     """What comes until the server ends it, in whatever way."""
     loop, parts = asyncio.get_running_loop(), []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         with contextlib.suppress(ConnectionResetError):
             while part := await loop.sock_recv(client, 65536):
                 parts.append(part)

@@ -199,7 +199,7 @@ async def test_a_client_that_takes_nothing_is_waited_for(api: Running):
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
     request = f"GET /api/config/services/large HTTP/1.1\r\nHost: localhost\r\nX-API-Token: {READER}\r\n\r\n".encode()
     writer.write(request * 5)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await reader.readuntil(b"\r\n\r\n")
         (connection,) = api.server._connections()
         assert connection.transport.get_write_buffer_size() < 2 * len(large.full.body)
@@ -212,7 +212,7 @@ async def test_a_client_that_takes_nothing_is_waited_for(api: Running):
 async def test_content_that_comes_later_is_waited_for(api: Running):
     head = b"PUT %b HTTP/1.1\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         writer.write(head % (SERVICE.encode(), WRITE + JSON, len(CHANGE)) + CHANGE[:20])
         await eventually(lambda: api.server._state.tasks)
         writer.write(CHANGE[20:])
@@ -225,7 +225,7 @@ async def test_an_answer_is_sent_to_its_end_where_the_pause_behind_it_is_over(ap
     large = api.services.board.services["large"] = large_view(8 * 1024 * 1024)
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
     writer.write(b"GET /api/config/services/large HTTP/1.1\r\n" + BOTH + b"\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await reader.readuntil(b"\r\n\r\n")
         (connection,) = api.server._connections()
         assert connection.transport.get_write_buffer_size() > 0

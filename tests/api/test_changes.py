@@ -178,7 +178,7 @@ class TestTheActorsErrors:
     async def test_the_way_to_find_out_works(self, api: Running):
         api.services.gate.clear()
         lost = asyncio.create_task(api.client.put(SERVICE, json=body(), headers={"X-Request-ID": "lost-2"}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await api.services.entered.wait()
         lost.cancel()
         await asyncio.wait([lost])

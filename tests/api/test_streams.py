@@ -41,7 +41,7 @@ class TestEnd:
         async with running() as api, reading(api, path) as stream, reading(api, path) as another:
             say(api)
             await until(stream, "hello")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await api.server.stop(60)
             # An end that is not a proper one raises here.
             await stream.rest()
@@ -57,7 +57,7 @@ class TestEnd:
             while not connection.flow.write_paused:
                 say(api, "x" * 1000)
                 await asyncio.sleep(0)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await api.server.stop(0.05)
             assert not api.state.streams
             assert not api.server._state.tasks

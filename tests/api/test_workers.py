@@ -140,7 +140,7 @@ class TestReads:
         second = asyncio.create_task(reader.read({key: None}))
         await asyncio.sleep(0)
         first.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert (await second)[key].memory
 
     async def test_the_embedded_broker_is_shown(self):
@@ -236,7 +236,7 @@ class TestCommands:
         await eventually(lambda: not api.server._state.connections)
         (task,) = api.server._state.tasks
         api.services.workers.gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await asyncio.wait([task])
         assert not task.cancelled()
         assert task.exception() is None

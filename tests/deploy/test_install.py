@@ -190,7 +190,7 @@ def test_a_release_has_an_environment_of_its_own(machine: Machine) -> None:
         machine.install()
         assert machine.versions == {first, second, machine.current}
     finally:
-        runs.communicate(b"\n", timeout=10)
+        runs.communicate(b"\n", timeout=30)
     third = machine.current
     machine.next_release()
     machine.install()

@@ -118,7 +118,7 @@ def test_a_store_is_put_back_as_the_page_says(program: Program, tmp_path: Path) 
         return re.sub(r"^systemctl .*$", "", script, flags=re.MULTILINE).replace("-o tars -g tars ", "")
 
     def shell(name: str) -> None:
-        subprocess.run(["sh", "-eu", "-c", as_here(name)], check=True, timeout=20)
+        subprocess.run(["sh", "-eu", "-c", as_here(name)], check=True, timeout=30)
 
     def reports(version: int) -> Callable[[], bool]:
         def look() -> bool:
@@ -146,5 +146,5 @@ def test_shell_blocks_are_shell() -> None:
     sh = shutil.which("sh")
     assert sh is not None
     for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL):
-        done = subprocess.run([sh, "-n", "-c", block], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run([sh, "-n", "-c", block], capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 0, f"{block}{done.stderr}"

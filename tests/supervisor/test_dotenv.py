@@ -135,7 +135,7 @@ def test_a_shell_reads_the_same(tmp_path: Path, value):
     file = tmp_path / "env"
     file.write_text(_dotenv.render("A", value) + "\n")
     script = f'. {file}; printf %s "$A"'
-    assert subprocess.run([shell, "-c", script], capture_output=True, check=True, timeout=10).stdout.decode() == value
+    assert subprocess.run([shell, "-c", script], capture_output=True, check=True, timeout=30).stdout.decode() == value
 
 
 def test_refuses_to_write_what_cannot_be_read():

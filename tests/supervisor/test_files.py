@@ -94,7 +94,7 @@ def test_a_killed_writer_leaves_whole_files_and_no_litter(tmp_path: Path):
                 assert len(content) == 9000
         finally:
             writer.kill()
-            writer.wait(10)
+            writer.wait(30)
         content = path.read_bytes()
         assert content == content[:9] * 1000
     assert len(list(tmp_path.iterdir())) <= 2

@@ -155,11 +155,11 @@ def test_two_supervisors_share_no_folder(tmp_path, shared):
         assert refused(wanted) == [f"another supervisor (pid {holder.pid}) already uses {words}"]
         # However it ends, the folder is free then, and whoever was refused holds nothing.
         holder.send_signal(signal.SIGKILL)
-        holder.wait(10)
+        holder.wait(30)
         open_folders(wanted).close()
     finally:
         holder.kill()
-        holder.communicate(timeout=10)
+        holder.communicate(timeout=30)
 
 
 def test_a_child_does_not_keep_the_lock(tmp_path):
@@ -171,7 +171,7 @@ def test_a_child_does_not_keep_the_lock(tmp_path):
         open_folders(settings(tmp_path)).close()
     finally:
         child.kill()
-        child.communicate(timeout=10)
+        child.communicate(timeout=30)
 
 
 def test_one_folder_for_both(tmp_path):

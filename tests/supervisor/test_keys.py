@@ -173,10 +173,10 @@ def test_odd_key_files(tmp_path):
 def test_what_openssl_makes_is_taken(tmp_path):
     try:
         made = subprocess.run(
-            ["openssl", "genpkey", "-algorithm", "ed25519"], capture_output=True, check=True, timeout=20
+            ["openssl", "genpkey", "-algorithm", "ed25519"], capture_output=True, check=True, timeout=30
         )
         public = subprocess.run(
-            ["openssl", "pkey", "-pubout"], input=made.stdout, capture_output=True, check=True, timeout=20
+            ["openssl", "pkey", "-pubout"], input=made.stdout, capture_output=True, check=True, timeout=30
         )
     except FileNotFoundError:
         pytest.skip("openssl is not installed")

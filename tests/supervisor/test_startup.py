@@ -81,7 +81,7 @@ def start(tmp_path_factory) -> dict[str, set[str]]:
         out, _ = process.communicate(timeout=30)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(30)
     assert process.returncode == 0
     told = json.loads(out.splitlines()[-1])
     return {name: set(modules) for name, modules in told.items()}
@@ -132,7 +132,7 @@ with short_start():
 sys.setswitchinterval(1e-6)
 found, gate = [], threading.Barrier(8)
 def look():
-    gate.wait(10)
+    gate.wait(30)
     found.append(yaml.safe_load)
 threads = [threading.Thread(target=look) for _ in range(8)]
 for thread in threads: thread.start()

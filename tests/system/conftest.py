@@ -1,11 +1,19 @@
 """Installations of the real program, ended with the test whatever happens."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system.program import Program
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder for sockets, whose paths may have 107 bytes (unix(7)): those of pytest may be too long."""
+    with tempfile.TemporaryDirectory(prefix="tars-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

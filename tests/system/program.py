@@ -19,6 +19,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.support import end_holders, environment_of, free_port, left_holders, wait_until
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.executable).with_name("tars-supervisor")
 WORKER = ROOT / "demo" / "worker.py"
@@ -83,10 +85,12 @@ class Program:
         self.program = PROGRAM
         self.process: subprocess.Popen[bytes] | None = None
         self._starts = 0
+        self._cut = False
+        """Whether the last one that ended was killed."""
 
     # -- life
 
-    def start(self, timeout: float = 30.0) -> "Program":
+    def start(self, timeout: float = 60.0) -> "Program":
         """Start it and wait for its summary."""
         self.launch()
         deadline = time.monotonic() + timeout
@@ -97,6 +101,23 @@ class Program:
                 pytest.fail(f"no summary within {timeout:g} s:\n{self.stderr[-4000:]}")
             time.sleep(0.01)
         return self
+
+    def serve(self) -> "Program":
+        """Start it and wait until REST answers, which the summary does only once its workers are well, or after 10 s."""
+        if self.environment["CONFIG_API_PORT"] == "0":
+            self.environment["CONFIG_API_PORT"] = str(free_port())
+        self.launch()
+        wait_until(self._answers, timeout=60, what="an answer")
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail(f"the program ended with {self.process.returncode}:\n{self.stderr}")
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"{self.url}/health", timeout=30.0)
+            return True
+        return False
 
     def launch(self) -> "subprocess.Popen[bytes]":
         """Start it and do not wait."""
@@ -121,41 +142,45 @@ class Program:
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
 
-    def stop(self, sig: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
+    def stop(self, sig: signal.Signals = signal.SIGTERM, timeout: float = 60.0) -> int:
         """Ask it to end; its exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(sig)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 30.0) -> int:
+    def wait(self, timeout: float = 60.0) -> int:
         assert self.process is not None
         code = self.process.wait(timeout)
-        self.process = None
+        self.process, self._cut = None, False
         return code
 
     def kill(self) -> None:
         """Pull the cable."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
-        self.process = None
+        self.process.wait(30)
+        self.process, self._cut = None, True
 
     def close(self) -> None:
-        """End whatever of it is still there, by their marks."""
+        """End whatever of it is still there, by their marks. Fails where a supervisor that ended in order has left a holder."""
+        runtime = Path(self.environment["RUNTIME_DIRECTORY"])
         if self.process is not None:
-            self.process.kill()
-            self.process.wait(10)
-            self.process = None
-        # First who would keep the others' last words for a supervisor that does not come.
-        for process in [*self._holders(), *self.processes()]:
+            self.kill()
+        if self._cut:
+            # First who would keep the others' last words for a supervisor that does not come.
+            end_holders(runtime)
+        left = left_holders(runtime)
+        for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-                process.wait(10)
+                process.wait(30)
+        if left:
+            pytest.fail("left behind: " + "; ".join(left), pytrace=False)
 
     # -- what it says
 
@@ -189,7 +214,7 @@ class Program:
             event["event"] for event in self.log() if event.get("service") == service and event["logger"] == "worker"
         ]
 
-    def until(self, what: str, timeout: float = 15.0, *, service: str | None = None) -> str:
+    def until(self, what: str, timeout: float = 30.0, *, service: str | None = None) -> str:
         """Wait for a log line (of this worker) that holds `what`."""
         deadline = time.monotonic() + timeout
         while True:
@@ -205,6 +230,8 @@ class Program:
 
     @property
     def url(self) -> str:
+        if (port := self.environment["CONFIG_API_PORT"]) != "0":
+            return f"http://127.0.0.1:{port}"
         found = re.search(r"REST +(\S+)", self.stdout)
         assert found is not None, self.stdout
         return found[1]
@@ -256,35 +283,26 @@ class Program:
 
     def processes(self) -> list[psutil.Process]:
         """Every process, besides the supervisor itself, that was started by this installation."""
-        return [process for process, _ in self._marked()]
+        return [process for process, _ in self.marked()]
 
     def workers(self) -> dict[str, int]:
         """Service (or `embedded-broker`) to pid of its process; fails where one is doubled."""
         found: dict[str, int] = {}
-        for process, name in self._marked():
+        for process, name in self.marked():
             assert name not in found, f"{name} runs twice: {found[name]} and {process.pid}"
             found[name] = process.pid
         return found
 
-    def _holders(self) -> list[psutil.Process]:
-        runtime = str(self.folder / "runtime")
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                line = process.cmdline()
-                if runtime in line and any(part.endswith("holder/program.py") for part in line):
-                    found.append(process)
-        return found
-
-    def _marked(self) -> list[tuple[psutil.Process, str]]:
+    def marked(self) -> list[tuple[psutil.Process, str]]:
+        """The same, each with its service."""
         mark = str(self.folder)
         found = []
         for process in psutil.process_iter():
             # Any of them may end while it is looked at.
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, OSError):
                 if process.status() == psutil.STATUS_ZOMBIE or (self.process and process.pid == self.process.pid):
                     continue
-                environment = process.environ()
+                environment = environment_of(process.pid)
                 if "TARS_INSTANCE" in environment and (
                     mark in environment.get("TARS_CONFIG_SNAPSHOT", "") or mark in " ".join(process.cmdline())
                 ):

@@ -42,7 +42,7 @@ async def test_changes_while_mosquitto_is_away(program: Make, mosquitto: Callabl
     rows = stored(supervised.folder)
     assert {row.version for row in rows.values()} == {CHANGES + 1}
     async with Retained(supervised.broker) as retained:
-        await retained.until(rows, timeout=20)
+        await retained.until(rows, timeout=30)
         assert retained.config("service-007")["router_wake_ack_text"] == f"value {CHANGES}"
     assert supervised.stop() == 0
 
@@ -57,7 +57,7 @@ async def test_a_crash_between_commit_and_publish(program: Make, mosquitto: Call
     broker.start()
     supervised.start()
     async with Retained(supervised.broker) as retained:
-        await retained.until(stored(supervised.folder), timeout=20)
+        await retained.until(stored(supervised.folder), timeout=30)
         seen: dict[str, Any] = retained.config("service-001")
     assert seen["router_wake_ack_text"] == "unheard"
     assert supervised.stop() == 0
@@ -87,7 +87,7 @@ async def test_an_embedded_broker_that_keeps_dying_takes_nobody_with_it(program:
         await asyncio.to_thread(
             wait_until,
             lambda before=broker: supervised.workers().get("embedded-broker") not in {None, before},
-            timeout=20,
+            timeout=30,
             what="the broker's next process",
         )
     assert supervised.put("router", router_wake_ack_text="heard").status_code == 200

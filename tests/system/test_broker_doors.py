@@ -15,11 +15,11 @@ ONE = config_only_manifest(1)
 def sees(program: Program, port: int, *more: str, password: str = "") -> "subprocess.CompletedProcess[bytes]":
     broker = program.broker
     who = ("-u", broker.user or "", "-P", password or broker.password or "")
-    what = ("-t", "system/config/+", "-C", "1", "-W", "10", "-q", "1")
+    what = ("-t", "system/config/+", "-C", "1", "-W", "25", "-q", "1")
     return subprocess.run(
         [needs("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(port), *who, *what, *more],
         capture_output=True,
-        timeout=20,
+        timeout=30,
         check=False,
     )
 
@@ -39,7 +39,8 @@ def test_a_tls_listener_shows_what_the_first_one_shows_and_asks_for_the_same_log
     assert b'"signature"' in sees(supervised, port, *trust).stdout
     assert b'"signature"' in sees(supervised, supervised.broker.port).stdout
     assert sees(supervised, port, *trust, password="wrong").returncode != 0
-    assert sees(supervised, port).stdout == b""
+    assert sees(supervised, port, "-W", "1").stdout == b""
+    assert supervised.stop() == 0
 
 
 def test_a_certificate_that_is_not_there_refuses_the_start(program: Make) -> None:

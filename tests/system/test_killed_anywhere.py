@@ -1,14 +1,14 @@
 """The supervisor is killed at random instants of spawns, ends and its own start: nobody is doubled, orphaned or lost."""
 
+import contextlib
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
 
-import psutil
 import pytest
 
-from tests.support import wait_until
+from tests.support import environment_of, wait_until
 from tests.system.program import Program
 from tests.system.test_adoption import holder_of
 from tests.system.test_worker_life import worker
@@ -29,22 +29,15 @@ def instances(program: Program) -> dict[str, set[str]]:
     """Of each service, those of which there is any process."""
     found: dict[str, set[str]] = defaultdict(set)
     for process in program.processes():
-        try:
-            environment = process.environ()
-        except psutil.Error:
-            continue  # it ended meanwhile
-        found[environment["TARS_SERVICE"]].add(environment["TARS_INSTANCE"])
+        # It may end, or become another program, while it is looked at.
+        with contextlib.suppress(OSError, KeyError):
+            environment = environment_of(process.pid)
+            found[environment["TARS_SERVICE"]].add(environment["TARS_INSTANCE"])
     return found
 
 
 def pid_of(program: Program, service: str) -> int | None:
-    for process in program.processes():
-        try:
-            if process.environ()["TARS_SERVICE"] == service:
-                return process.pid
-        except psutil.Error:
-            continue
-    return None
+    return next((process.pid for process, name in program.marked() if name == service), None)
 
 
 def kill_and_look(program: Program, seed: int, rounds: int) -> None:
@@ -60,7 +53,7 @@ def kill_and_look(program: Program, seed: int, rounds: int) -> None:
         assert pid_of(program, "router") == steady, f"round {number}"
         assert pid_of(program, "embedded-broker") == broker, f"round {number}"
         program.launch()
-    wait_until(lambda: "REST" in program.stdout, timeout=30, what="the summary")
+    wait_until(lambda: "REST" in program.stdout, timeout=60, what="the summary")
     holder = holder_of(program)
     assert program.stop() == 0
     assert program.processes() == []

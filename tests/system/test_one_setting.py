@@ -35,7 +35,7 @@ def retained(program: Program, topic: str) -> bytes:
         broker.password,
     ]
     shown = subprocess.run(
-        [*command, "-t", topic, "-C", "1", "-W", "10", "-q", "1"], capture_output=True, timeout=20, check=True
+        [*command, "-t", topic, "-C", "1", "-W", "25", "-q", "1"], capture_output=True, timeout=30, check=True
     )
     return shown.stdout
 

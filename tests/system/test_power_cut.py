@@ -69,7 +69,7 @@ async def everything_agrees(program: Program) -> None:
     wait_until(cache_agrees, what="the cache's agreement with the store")
     payload = cached(program.folder, key)
     async with Retained(program.broker) as retained:
-        await retained.until(rows, timeout=20)
+        await retained.until(rows, timeout=30)
         for service, row in rows.items():
             assert payload["config_epoch"] == row.epoch
             assert payload["payload"][service] == retained.config(service)

@@ -82,7 +82,7 @@ def test_the_plan_and_exactly_it(program: Make) -> None:
     assert changes(reload(it)) == plan
     assert names(it) == ["router", "stt-worker", "tts-worker"]
     for name in plan:
-        wait_until(lambda name=name: ready(it, name), timeout=20, what=name)  # type: ignore[misc]
+        wait_until(lambda name=name: ready(it, name), timeout=30, what=name)  # type: ignore[misc]
     now = it.workers()
     assert now["router"] != before["router"]
     assert {name: now[name] for name in ("stt-worker", "embedded-broker")} == {
@@ -90,7 +90,7 @@ def test_the_plan_and_exactly_it(program: Make) -> None:
     }
     # They are as good as any: their settings, and their login at the broker.
     assert it.put("tts-worker", piper_voice="another").status_code == 200
-    wait_until(lambda: ready(it, "tts-worker"), timeout=20, what="tts-worker")
+    wait_until(lambda: ready(it, "tts-worker"), timeout=30, what="tts-worker")
     # One leaves; its settings stay for when it comes back.
     write(it, demo_manifest({"router": "router"}, load=0.01) + stt)
     assert changes(reload(it)) == {"router": "unchanged", "stt-worker": "unchanged", "tts-worker": "removed"}

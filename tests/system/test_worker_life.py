@@ -44,7 +44,7 @@ def test_one_that_floods_keeps_nobody_waiting(program: Make) -> None:
     # Nothing here reads the log from now on: it is large.
     (supervised.folder / "flood").touch()
     wait_until(lambda: supervised._err.stat().st_size > 500_000, what="the flood")
-    assert httpx.get(f"{supervised.url}/health", timeout=5).status_code == 200
+    assert httpx.get(f"{supervised.url}/health", timeout=30).status_code == 200
     assert supervised.put("router", router_wake_ack_text="Ja?").status_code == 200
     wait_until(lambda: (state(supervised, "router")["reported"] or {}).get("version") == 2, what="the report")
     assert state(supervised, "wake-activation")["state"] == "ready"
@@ -124,7 +124,7 @@ def test_a_secret_under_another_master_key_shows_in_health(program: Make) -> Non
     env.write_text(env.read_text().replace(key, base64.b64encode(bytes(32)).decode()))
     supervised.start()
     wait_until(lambda: not supervised.is_well(), what="ill health")
-    error = httpx.get(f"{supervised.url}/health", timeout=5).json()["err"]
+    error = httpx.get(f"{supervised.url}/health", timeout=30).json()["err"]
     assert error.startswith("service tts-worker: the secret tts-worker/eleven_api_key does not open")
     assert supervised.put("tts-worker", eleven_api_key="another-one").status_code == 200
     wait_until(supervised.is_well, what="good health")

@@ -103,7 +103,7 @@ async def test_mosquittos_tools(any_broker):
         "mosquitto_pub", any_broker, SUPERVISOR, "-t", "system/config/stt", "-m", "hello", "-q", "1", "-r"
     )
     assert published.returncode == 0, published.stderr
-    seen = await tool("mosquitto_sub", any_broker, READER, "-t", "system/#", "-v", "-C", "1", "-W", "5")
+    seen = await tool("mosquitto_sub", any_broker, READER, "-t", "system/#", "-v", "-C", "1", "-W", "25")
     assert (seen.returncode, seen.stdout) == (0, b"system/config/stt hello\n")
 
 

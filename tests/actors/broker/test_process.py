@@ -34,7 +34,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "actors.broker", *arguments],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=30,
         check=False,
     )
 
@@ -132,7 +132,7 @@ class TestStart:
 
     def test_the_child_imports_neither_pydantic_nor_our_other_parts(self):
         code = "import sys, actors.broker.__main__; print(*sys.modules)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
         loaded = set(done.stdout.split())
         assert "amqtt.broker" in loaded
         assert not loaded & {"pydantic", "aiomqtt", "litestar", "cryptography", "psutil", "schemas", "tars_config"}
@@ -161,7 +161,7 @@ async def test_it_ends_in_order_whatever_its_clients_do(embedded_broker, number)
         await receive(subscriber, 1)
 
         broker.signal(number)
-        assert broker.wait(10) == 0
+        assert broker.wait(30) == 0
         await publisher.closed()
     assert broker.events()[-1]["event"] == "stopped"
     assert broker.events("library") == broker.events("connection_failed") == []
@@ -220,11 +220,11 @@ async def test_a_log_that_nobody_reads_does_not_stop_it(tmp_path):
                 async with RawClient.login(broker, SUPERVISOR) as raw:
                     await raw.flushed()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(30) == 0
     finally:
         os.close(write)
         process.kill()
-        process.wait(10)
+        process.wait(30)
 
 
 class _At:

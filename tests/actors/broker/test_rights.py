@@ -125,7 +125,7 @@ async def test_a_wildcard_subscription_shows_each_what_it_may_read(any_broker, w
 
 async def test_a_subscription_that_could_deliver_nothing_is_refused_clearly(shared_broker):
     broker = shared_broker
-    seen = await tool("mosquitto_sub", broker, STT, "-t", "system/config/tts", "-C", "1", "-W", "5")
+    seen = await tool("mosquitto_sub", broker, STT, "-t", "system/config/tts", "-C", "1", "-W", "25")
     assert b"denied" in seen.stderr
 
 

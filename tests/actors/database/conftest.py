@@ -49,7 +49,7 @@ def path(tmp_path: Path) -> Path:
 async def start(path: Path) -> AsyncIterator[Starter]:
     starter = Starter(path)
     yield starter
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await starter.stop()
 
 

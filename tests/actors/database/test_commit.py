@@ -38,7 +38,7 @@ from tests.actors.database.support import (
     stored,
 )
 
-DEADLINE = 20
+DEADLINE = 30
 
 
 async def test_a_commit_is_the_next_version_and_survives_a_restart(start: Starter) -> None:

@@ -16,7 +16,7 @@ from schemas.records import Committed, DatabaseStatus
 from tests.actors.database.conftest import Starter
 from tests.actors.database.support import STT, TTS, change, new, request, stored
 
-DEADLINE = 20
+DEADLINE = 30
 SIDECARS = ("-wal", "-shm")
 
 

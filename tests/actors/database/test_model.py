@@ -142,7 +142,7 @@ class Commits(RuleBasedStateMachine):
 
     async def ask_all(self, requests: Sequence[CommitRequest]) -> list[Any]:
         asked = (self.database.ask(DatabaseActor.commit, each) for each in requests)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             return await asyncio.gather(*asked, return_exceptions=True)
 
     def check_outcome(self, asked: CommitRequest, outcome: Any) -> None:

@@ -285,7 +285,7 @@ def test_a_store_with_the_former_indexes_goes_on(path: Path) -> None:
 
 WRITER = """
 import sqlite3, sys
-with sqlite3.connect(sys.argv[1], timeout=20, isolation_level=None) as other:
+with sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None) as other:
     print("ready", flush=True)
     for number in range(int(sys.argv[2])):
         other.execute("BEGIN IMMEDIATE")

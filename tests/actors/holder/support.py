@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from actors.holder import Held, Holder, Spawn, attach
+from tests.support import environment_of, holders
 
 DEADLINE = 30.0
 
@@ -33,31 +34,23 @@ class Place:
 
     def processes(self) -> dict[int, str]:
         """Living processes that were started here, and the service of each."""
-        mark = f"TARS_TEST_PLACE={self.folder}".encode()
         found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    variables = (entry / "environ").read_bytes().split(b"\0")
-                    if mark in variables and alive(int(entry.name)):
-                        service = next(it for it in variables if it.startswith(b"TARS_SERVICE="))
-                        found[int(entry.name)] = service.decode().partition("=")[2]
+                    variables = environment_of(int(entry.name))
+                    if variables.get("TARS_TEST_PLACE") == str(self.folder) and alive(int(entry.name)):
+                        found[int(entry.name)] = variables["TARS_SERVICE"]
         return found
 
     def holders(self) -> list[int]:
         """Living holders of the folder, and children that wait to become workers."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    line = (entry / "cmdline").read_bytes().split(b"\0")
-                    if str(self.folder).encode() in line and any(it.endswith(b"program.py") for it in line):
-                        found.append(int(entry.name))
-        return found
+        return holders(self.folder)
 
     def clean(self) -> None:
-        deadline = time.monotonic() + 10
-        while left := [*self.holders(), *self.processes()]:
+        """End the workers. A holder that is left fails the test."""
+        deadline = time.monotonic() + 30
+        while left := self.processes():
             assert time.monotonic() < deadline, left
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):

@@ -150,6 +150,7 @@ async def test_the_control_without_records_doubles(place: Place) -> None:
         # All that have left somebody: the workers themselves end with their holder.
         left = sorted({*SERVICES} - {"lone"})
         await eventually(lambda: sorted(doubled(place).split()) == left, what="doubled workers")
+    await finish(await place.attach())
 
 
 async def test_output_is_complete_and_in_order_across_supervisors_that_are_killed(place: Place) -> None:

@@ -128,10 +128,10 @@ async def test_connections_wait_in_the_backlog_from_one_supervisor_to_the_next(p
     first.deposit({"api": listener})
     listener.close()
     await first.detach()
-    callers = [socket.create_connection(address, timeout=5) for _ in range(5)]
+    callers = [socket.create_connection(address, timeout=30) for _ in range(5)]
     second = await place.attach()
     assert second.sockets["api"].getsockname() == address
-    second.sockets["api"].settimeout(5)
+    second.sockets["api"].settimeout(30)
     for _ in callers:
         connection, _ = second.sockets["api"].accept()
         connection.sendall(b"x")
@@ -145,7 +145,7 @@ async def test_connections_wait_in_the_backlog_from_one_supervisor_to_the_next(p
     third = await place.attach()
     assert third.sockets == {}
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address, timeout=5)
+        socket.create_connection(address, timeout=30)
     await finish(third)
 
 
@@ -155,7 +155,7 @@ async def test_a_new_supervisor_waits_until_the_old_one_lets_go(place: Place) ->
     held = await old.spawn(place.spawn("worker", "sleep", "600"))
     pid = held.pid
     coming = asyncio.create_task(place.attach())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await wanted == os.getpid()
     # The old one is in full possession until it lets go.
     assert await ended(await old.spawn(place.spawn("other", "true"))) == 0
@@ -219,7 +219,7 @@ async def test_rubbish_costs_the_connection_alone(place: Place, message: bytes) 
         folder = os.open(place.folder, os.O_PATH)
         stranger.connect(f"/proc/self/fd/{folder}/{SOCKET}")
         os.close(folder)
-        stranger.settimeout(10)
+        stranger.settimeout(30)
         stranger.send(message)
         assert stranger.recv(1000) in (b"", b"is=refused\0instance=\0why=attach first")
     assert await ended(await holder.spawn(place.spawn("worker", "true"))) == 0
@@ -242,7 +242,7 @@ async def test_a_holder_that_is_killed_takes_its_workers_along_and_the_next_find
     held = await holder.spawn(place.shell("worker", daemon))
     await read_line(held.stdout)
     os.kill(holder.pid, signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await holder.lost
     assert await ended(held) == -signal.SIGKILL
     assert held.ended.result().failure == "its holder was killed"

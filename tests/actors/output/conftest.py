@@ -75,7 +75,7 @@ def worker() -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
     yield run
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(30)
 
 
 def entries(output: Output, lines: int = 10_000) -> list[dict[str, Any]]:

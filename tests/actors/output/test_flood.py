@@ -37,7 +37,7 @@ class Count:
 async def end(output: Output, process) -> tuple[str, ...]:
     await eventually(lambda: process.poll() is not None, timeout=60, what="the flood's end")
     output.detach()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         return await output.last_lines(INSTANCE)
 
 

@@ -38,7 +38,7 @@ async def probing(
     finally:
         probe.stop()
         said = list(results)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await probe.gone()
         assert results == said
         assert probe._timer is None

@@ -72,7 +72,7 @@ async def test_a_process_of_the_instance_is_heard_while_it_lives(heard: tuple[No
     process = send(notify, "READY=1", code=f"{SEND}\nsys.stdin.read()", stdin=subprocess.PIPE)
     await eventually(lambda: notices)
     assert notices == [Notice(ready=True)]
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
 
 
 async def test_one_that_has_sent_and_ended_is_heard(heard: tuple[NotifySocket, Heard]) -> None:
@@ -81,9 +81,9 @@ async def test_one_that_has_sent_and_ended_is_heard(heard: tuple[NotifySocket, H
     process = send(notify, "READY=1")
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     await eventually(lambda: notices)
-    process.wait(10)
+    process.wait(30)
     process = send(notify, "STOPPING=1")
-    process.wait(10)
+    process.wait(30)
     await eventually(lambda: len(notices) == 2)
     assert notify.refused == 0
 
@@ -103,14 +103,14 @@ async def test_the_leader_and_its_session_are_heard(heard: tuple[NotifySocket, H
     notify.leader = process.pid
     await eventually(lambda: len(notices) == 2)
     assert notices == [Notice(ready=True), Notice(status="child")]
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
 
 
 async def test_strangers_are_not_heard(heard: tuple[NotifySocket, Heard]) -> None:
     notify, notices = heard
     process = send(notify, "READY=1", marked=False, code=f"{SEND}\nsys.stdin.read()", stdin=subprocess.PIPE)
     await eventually(lambda: notify.refused == 1)
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
         ours.sendto(b"READY=1", str(notify.path))
         await eventually(lambda: notify.refused == 2)

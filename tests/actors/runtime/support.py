@@ -11,7 +11,7 @@ from pykka.messages import ProxyCall
 
 from actors.runtime import Actor, LoopFuture, Ref
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 def call(name: str, *args: Any, **kwargs: Any) -> ProxyCall:

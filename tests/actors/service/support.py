@@ -79,7 +79,7 @@ class Rig:
     folder: Path
     broker: BrokerAddress | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    database_timeout: float = 5.0
+    database_timeout: float = 30.0
     busy_timeout: float = 2.0
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     backoff: Backoff = field(default_factory=Backoff)
@@ -90,11 +90,11 @@ class Rig:
         self.contents = CacheContents()
         self.key = Ed25519PrivateKey.generate()
         self.database: Handle[DatabaseActor] = Handle("database", timeout=self.database_timeout)
-        self.signer: Handle[SignerActor] = Handle("signer", timeout=0.5)
+        self.signer: Handle[SignerActor] = Handle("signer", timeout=30.0)
         self.cache: Handle[CacheActor] = Handle("cache")
         self.bridge: Handle[BridgeActor] = Handle("bridge")
         self.health: Handle[HealthActor] = Handle("health")
-        self.service: Handle[ServiceActor] = Handle("svc", timeout=20.0)
+        self.service: Handle[ServiceActor] = Handle("svc", timeout=30.0)
         self.events = Events()
         self.fleet = Fleet({NAME: {}}, places=2)
         self.refs: dict[str, list[Ref[Any]]] = {}
@@ -136,7 +136,7 @@ class Rig:
             self.refs.setdefault(handle.name, []).append(ref)
             return ref
 
-        return ChildSpec(handle, noted, stop_timeout=20.0)
+        return ChildSpec(handle, noted, stop_timeout=30.0)
 
     def _start_bridge(self) -> Ref[BridgeActor]:
         self.service.tell(ServiceActor.tell_again)
@@ -194,12 +194,12 @@ class Rig:
             believes_reports=True,
             hurry=self.hurry,
         )
-        root: Handle[Supervisor] = Handle("root", timeout=20.0)
+        root: Handle[Supervisor] = Handle("root", timeout=30.0)
         root.attach(self.supervisor)
         await root.ask(Supervisor.add, self._child(handle, lambda: ServiceActor.start(service, schema, around)))
 
     async def close(self) -> None:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             self.supervisor.stop(block=False)
             await self.supervisor.exited.wait()
             await self.outputs.close()
@@ -298,13 +298,15 @@ class Rig:
         return await self.until(Lifecycle.READY)
 
     def write_as_foreigner(self, statement: str, *parameters: Any) -> None:
-        with contextlib.closing(sqlite3.connect(self.folder / "config.db")) as connection, connection:
+        with contextlib.closing(sqlite3.connect(self.folder / "config.db", timeout=30)) as connection, connection:
             assert connection.execute(statement, parameters).rowcount == 1
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Another program holds the store's write lock."""
-        with contextlib.closing(sqlite3.connect(self.folder / "config.db", isolation_level=None)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(self.folder / "config.db", timeout=30, isolation_level=None)
+        ) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -66,7 +66,7 @@ async def serve(make_rig: MakeRig, broker: Mosquitto, kind: Kind = Kind.PROCESS)
 
 async def heard(rig: Rig, looker: Onlooker) -> None:
     """The worker reports until it is believed, as one with the client library does."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while rig.state.state is not Lifecycle.READY:
             await looker.report(HEALTH_TOPIC, ok=True, event="ready")
             await asyncio.sleep(0.02)

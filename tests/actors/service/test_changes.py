@@ -161,6 +161,7 @@ async def test_somebody_else_writes_to_the_store(rig: Rig) -> None:
 
 async def test_who_has_read_the_store_knows_more_than_we(rig: Rig) -> None:
     await rig.serve()
+    await rig.ready()  # by now it has read the store itself
     rig.write_as_foreigner(UPDATE, '{"volume": 7}')
     accepted = await rig.change(version=3, volume=8)  # 3 is what the edit at version 2 will have become
     assert accepted.version == 4

@@ -96,6 +96,7 @@ async def test_one_that_cannot_be_started(rig: Rig, told: list[tuple[str, str]])
 
 async def test_one_that_cannot_be_started_for_now(rig: Rig, told: list[tuple[str, str]]) -> None:
     rig.backoff = Backoff(first=600.0, max=600.0, jitter=0.0)
+    rig.signer.timeout = 0.1
     rig.signer.detach()
     await rig.serve()
     await rig.until(Lifecycle.BACKING_OFF)

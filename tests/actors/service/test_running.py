@@ -411,6 +411,7 @@ async def test_a_flood_of_reports_keeps_no_change_and_no_end_from_being_seen(
 async def test_the_signer_is_down(rig: Rig, impatient: None) -> None:
     """Nobody can sign the snapshot: the worker waits for it, and the actor is not restarted over it."""
     root = rig.supervisor
+    rig.signer.timeout = 0.1
     rig.refs["signer"][-1].cancel()
     await eventually(lambda: len(rig.refs["signer"]) == 2)
     rig.signer.detach()

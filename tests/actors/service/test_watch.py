@@ -39,7 +39,7 @@ async def watching(*, begin: bool = True, **options: Any) -> Any:
         watch.close()
         watch.close()
         said = list(told)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await watch.gone()
         watch.heard(True, "late")
         assert told == said
