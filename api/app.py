@@ -8,7 +8,19 @@ from litestar.plugins import PluginProtocol
 
 from api.docs_page import STYLE_SOURCE
 from api.door import Door, security_headers
-from api.routes import documentation, events, health, history, identity, logs, reload, search, services, workers
+from api.routes import (
+    documentation,
+    events,
+    health,
+    history,
+    identity,
+    logs,
+    reload,
+    restore,
+    search,
+    services,
+    workers,
+)
 from api.routes._route import options_routes
 from api.routes._table import Table
 from api.state import ApiState
@@ -50,6 +62,7 @@ def all_routes(state: ApiState) -> list[HTTPRouteHandler]:
         *services.routes(state),
         *search.routes(state),
         *history.routes(state),
+        *restore.routes(state),
         *workers.routes(state),
         *reload.routes(state),
         *logs.routes(state),

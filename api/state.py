@@ -13,6 +13,7 @@ from schemas.history import Difference, Point
 from schemas.manifest import Differences
 from schemas.plans import ChangePlan
 from schemas.records import HistoryEntry, HistoryQuery
+from schemas.restores import Restore, Restored
 from schemas.status import Outcome, Verb
 from schemas.types import ServiceName
 
@@ -88,6 +89,14 @@ class History(Protocol):
     def difference(self, service: ServiceName | None, old: Point, new: Point) -> Awaitable[Difference]: ...
 
 
+class Restores(Protocol):
+    """Brings earlier settings back; or, `only_plan`, only tells what that would do. Raises what `History` and `change` raise,
+    `schemas.restores.UnknownEntries` and `schemas.changes.GroupRefused`.
+    """
+
+    def __call__(self, wanted: Restore, *, only_plan: bool) -> Awaitable[Restored]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ApiState:
     """Reads are answered from `board`; `change` asks the actor of the service that the change names.
@@ -110,6 +119,7 @@ class ApiState:
     command: Command
     reload: Reload
     history: History
+    restore: Restores
     output: Callable[[str], Output | None]
     events: Events
     broker_pid: Callable[[], int | None] | None = None

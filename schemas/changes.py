@@ -41,7 +41,7 @@ class ChangeAccepted(Struct, frozen=True):
 
 
 class GroupAccepted(Struct, frozen=True):
-    """Changes of several services are on disk, as one revision, None where nothing differed; `services` has each one's own answer."""
+    """Changes of several services are on disk as one revision, None where nothing differed. `services`: each one's own answer."""
 
     revision: int | None
     services: Mapping[str, ChangeAccepted]

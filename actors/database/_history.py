@@ -1,7 +1,7 @@
 """The history's actor: looks back beside the database's, whose commits never wait for it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from actors.database._lookback import Lookback, SchemaOf
 from actors.runtime import Actor
 from schemas.history import Difference, Point
 from schemas.records import HistoryEntry, HistoryQuery
+from schemas.restores import PastSettings
 from schemas.types import ServiceName
 
 P = ParamSpec("P")
@@ -41,6 +42,17 @@ class HistoryActor(Actor):
             ValueError: a version without a service, or a time without an offset.
         """
         return await self._run(self._lookback.difference, service, old, new)
+
+    async def settings_at(self, service: ServiceName | None, point: Point) -> tuple[PastSettings, ...]:
+        """What one service or all had set at a point, beside the versions that they are at now.
+
+        Raises NotReached, and ValueError: a version without a service, or a time without an offset.
+        """
+        return await self._run(self._lookback.settings_at, service, point)
+
+    async def undone(self, service: ServiceName, entries: Sequence[int]) -> tuple[PastSettings, ...]:
+        """What a service would have set if these entries of its history had not been. Raises UnknownEntries."""
+        return await self._run(self._lookback.undone, service, entries)
 
     async def on_stop(self) -> None:
         """Let what is under way end."""

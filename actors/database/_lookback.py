@@ -1,7 +1,8 @@
 """Reading the history: pages of it, and what differs between two points. On a connection of its own, which writes nothing."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +16,9 @@ from actors.database._past import Layer, Undo, differences, state_at
 from actors.database._schema import rollback, timestamp
 from schemas.history import Difference, NotReached, Point, Side
 from schemas.records import ABSENT, SECRET_MARK, HistoryEntry, HistoryQuery, UnknownService
+from schemas.restores import PastSettings, UnknownEntries
 from schemas.service_schema import ServiceSchema
-from schemas.types import ServiceName
+from schemas.types import ServiceName, Version
 
 MAX_HISTORY: Final = 1000
 """Entries of one page."""
@@ -83,6 +85,39 @@ class Lookback:
         ]
         return Difference(now if old == Point() else old, now if new == Point() else new, tuple(keys))
 
+    def settings_at(self, service: ServiceName | None, point: Point) -> tuple[PastSettings, ...]:
+        """What one service or all had set at a point, beside the versions that they are at now.
+
+        Raises:
+            NotReached: the history does not tell. ValueError: a version without a service, or a time without an offset.
+        """
+        with self._reading() as connection:
+            past = _Past(connection, service)
+            id_ = past.id_of(point, "from")
+            written = past.secrets_written(id_, past.id_of(Point(), "to"))
+            return tuple(
+                past.settings(name, layer, written.get(name, set())) for name, layer in past.layers(id_).items()
+            )
+
+    def undone(self, service: ServiceName, entries: Sequence[int]) -> tuple[PastSettings, ...]:
+        """What a service would have set if these entries of its history had not been, whatever came after them.
+
+        Raises:
+            UnknownEntries: some are none of its.
+        """
+        with self._reading() as connection:
+            past = _Past(connection, service)
+            undo = {
+                id_: Undo(key, _value(old, hidden=False), bool(is_secret))
+                for id_, key, old, is_secret in connection.execute(
+                    sql.SELECT_ENTRIES, (service, orjson.dumps(list(entries)).decode())
+                )
+            }
+            if unknown := tuple(each for each in entries if each not in undo):
+                raise UnknownEntries(service, unknown)
+            newest_first = [undo[id_] for id_ in sorted(undo, reverse=True)]
+            return (past.settings(service, state_at(past.present[service], newest_first), set()),)
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
@@ -126,7 +161,7 @@ class _Past:
     def __init__(self, connection: sqlite3.Connection, service: ServiceName | None) -> None:
         self._connection = connection
         self._service = service
-        _, self.revision, self._made_at = connection.execute(sql.SELECT_META).fetchone()
+        self.epoch, self.revision, self._made_at = connection.execute(sql.SELECT_META).fetchone()
         self.present, self._versions = _present(connection, service)
 
     def id_of(self, point: Point, side: Side) -> int:
@@ -155,6 +190,13 @@ class _Past:
         for service, key, old, is_secret, _ in self._connection.execute(*sql.undo(self._service, after)):
             newer.setdefault(service, []).append(Undo(key, _value(old, hidden=False), bool(is_secret)))
         return {service: state_at(layer, newer.get(service, ())) for service, layer in self.present.items()}
+
+    def settings(self, service: ServiceName, then: Layer, written: AbstractSet[str]) -> PastSettings:
+        """Tell what a service had set, beside what it is now. `written`: keys of secrets that were written since."""
+        now = self.present[service].secrets
+        secrets = (then.secrets ^ now) | (written & now)
+        version = Version(self._versions[service])
+        return PastSettings(service, version, self.epoch, then.values, tuple(sorted(secrets)))
 
     def secrets_written(self, after: int, until: int) -> dict[ServiceName, set[str]]:
         """Give the keys of secrets that were written between two points, by service."""

@@ -284,6 +284,10 @@ def oldest_changes(service: str | None) -> tuple[str, list[Any]]:
 
 # Whoever prunes the history takes the oldest rows of a service and leaves its newest: ids without a gap then tell that nothing
 # was pruned.
+SELECT_ENTRIES: Final = """
+    SELECT id, key, old_value_json, is_secret FROM config_history
+    WHERE service = ? AND id IN (SELECT value FROM json_each(?))
+"""
 SELECT_HISTORY_IS_WHOLE: Final = "SELECT count(*) = coalesce(max(id), 0) FROM config_history"
 # Of what made that version, or of what came upon it.
 SELECT_HAS_CHANGE: Final = "SELECT 1 FROM config_history WHERE service = ?1 AND version IN (?2, ?2 + 1) LIMIT 1"

@@ -21,6 +21,7 @@ from api.tokens import Identity
 from schemas.history import NotReached, Point
 from schemas.problems import FieldError, did_you_mean
 from schemas.records import ABSENT, HistoryEntry, HistoryQuery, StoreUnavailable, UnknownService
+from schemas.restores import UnknownEntries
 from schemas.types import Revision, ServiceName, Version, service_name
 
 T = TypeVar("T")
@@ -114,6 +115,8 @@ async def answered(asked: Awaitable[T], services: Mapping[str, Any], *, field: s
     except UnknownService as error:
         message = f"There is no service {quoted(error.service)}{did_you_mean(error.service, services) or '.'}"
         raise invalid([FieldError("service", message, "not_allowed")]) from error
+    except UnknownEntries as error:
+        raise invalid([FieldError("history_entries", str(error), "not_allowed")]) from error
     except NotReached as error:
         raise invalid([FieldError(field or error.side, error.reason, "out_of_range")]) from error
     except (StoreUnavailable, OutcomeUnknown) as error:

@@ -1,10 +1,7 @@
 """The services' configurations: read from the board, changed by one ask to the service's actor."""
 
-import dataclasses
-
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import Receive, Scope
-from msgspec.structs import asdict
 from structlog.contextvars import get_contextvars
 
 from actors import ServiceView
@@ -23,6 +20,7 @@ from api.problems import Problem, quoted
 from api.queries import Query
 from api.responses import Finished, json_answer
 from api.routes import _service_documents as documents
+from api.routes._plans import plan_document
 from api.routes._route import change, read
 from api.state import ApiState
 from api.strict_json import loads
@@ -72,18 +70,7 @@ class _Services:
 
     async def plan(self, scope: Scope, receive: Receive, identity: Identity) -> Finished:
         plan = await self._plan(await self._asked(scope, receive, identity, merge=None))
-        return json_answer(
-            {
-                "service": plan.service,
-                "version": plan.version,
-                "config_epoch": plan.config_epoch,
-                "valid": not plan.errors,
-                "changes": [asdict(each) for each in plan.changes],
-                "restarts": [asdict(each) for each in plan.restarts],
-                "errors": [dataclasses.asdict(each) for each in plan.errors],
-                "message": plan.message,
-            }
-        )
+        return json_answer(plan_document(plan))
 
     async def _write(self, scope: Scope, receive: Receive, identity: Identity, *, merge: bool) -> Finished:
         accepted = await self._change(await self._asked(scope, receive, identity, merge=merge))

@@ -72,6 +72,7 @@ def state_over(
         command=services.workers.command,
         reload=services.workers.reload,
         history=FakeHistory(),
+        restore=services.restore,
         output=services.workers.outputs.get,
         events=Events(),
         access_log=access_log,

@@ -9,9 +9,10 @@ import orjson
 from pydantic import BaseModel
 
 from actors import Board, Representation, ServiceView
-from schemas.changes import ChangeAccepted, ConfigChange, StaleVersion
+from schemas.changes import ChangeAccepted, ConfigChange, GroupAccepted, StaleVersion
 from schemas.plans import ChangePlan
 from schemas.problems import ConfigInvalid, unknown_keys
+from schemas.restores import Restore, Restored
 from schemas.service_schema import ServiceSchema
 from tests.api.fake_workers import FakeWorkers
 
@@ -40,6 +41,8 @@ class FakeServices:
         self.made_by: dict[str, str] = {}
         self.changes: list[ConfigChange] = []
         self.plans: list[ConfigChange] = []
+        self.restores: list[tuple[Restore, bool]] = []
+        self.restored = Restored(GroupAccepted(None, {}), (), {}, {})
         self.planned = ChangePlan("stt-worker", 1, EPOCH, (), (), (), "Nothing would be different.")
         self.failure: Exception | None = None
         self.gate = asyncio.Event()
@@ -78,6 +81,13 @@ class FakeServices:
             assert change.expected_version is not None
             raise StaleVersion(change.expected_version, current, EPOCH, self.made_by[change.service])
         return self.planned
+
+    async def restore(self, wanted: Restore, *, only_plan: bool) -> Restored:
+        """Give `restored`, or raise `failure`."""
+        self.restores.append((wanted, only_plan))
+        if self.failure is not None:
+            raise self.failure
+        return self.restored
 
     def _publish(self, name: str) -> None:
         version = self.versions[name]

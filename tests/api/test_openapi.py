@@ -23,6 +23,7 @@ from api.models import (
     ServiceList,
 )
 from api.problems import KINDS
+from api.restore_models import RestoreAnswer, RestoreBody
 from api.routes._service_documents import PUT
 from api.search_models import SearchAnswer, SearchBody
 from api.worker_models import (
@@ -53,6 +54,7 @@ CALLS = [
     ("POST", "/api/config/search", Role.READ),
     ("GET", "/api/config/history", Role.READ),
     ("GET", "/api/config/history/diff", Role.READ),
+    ("POST", "/api/config/history/restore", Role.WRITE),
     ("GET", "/api/services", Role.READ),
     ("GET", "/api/services/{service}", Role.READ),
     ("POST", "/api/services/{service}/start", Role.WRITE),
@@ -81,6 +83,8 @@ async def send(api: Running, method: str, path: str, token: str):
     content = {"json": CHANGE} if method in {"PUT", "PATCH"} or path.endswith("/plan") else {}
     if path.endswith("/search"):
         content = {"json": {"query": "volume"}}
+    if path.endswith("/restore"):
+        content = {"json": {"revision": 1}}
     if path.endswith("/diff"):
         path += "?from=revision:1"
     path = path.format(service="stt-worker")
@@ -168,7 +172,7 @@ async def test_the_examples_fit_their_models(api: Running):
         for model in (
             ConfigChangeBody, ChangeAnswer, CsrfToken, DetailedHealth, HealthReport, Me, ProblemDetails, ServiceConfig,
             PlanAnswer, ServiceList, ServiceDetails, ServiceDetailsList, CommandAnswer, CommandBody, ReloadAnswer, RestartAllBody,
-            SearchAnswer, SearchBody, HistoryPage, HistoryDifference,
+            SearchAnswer, SearchBody, RestoreAnswer, RestoreBody, HistoryPage, HistoryDifference,
         )
     }  # fmt: skip
     for _, _, operation in operations(await document(api)):
@@ -200,7 +204,7 @@ async def test_what_has_no_model_has_the_type_of_its_example(api: Running):
 async def test_answers_are_open_and_bodies_are_closed(api: Running):
     schemas = (await document(api))["components"]["schemas"]
     closed = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
-    assert closed == {"ConfigChangeBody", "CommandBody", "RestartAllBody", "SearchBody"}
+    assert closed == {"ConfigChangeBody", "CommandBody", "RestartAllBody", "RestoreBody", "SearchBody"}
     rollout = schemas["ChangeAnswer"]["properties"]["rollout"]
     assert {choice["type"] for choice in rollout["anyOf"]} == {"object", "null"}
     assert "rollout" in schemas["ChangeAnswer"]["required"]
