@@ -124,7 +124,10 @@ class Holding:
         if missing:
             records = Records(folder)
             for held in missing:
-                records.write(held.service, held.instance)
+                keep: set[str] = set()
+                for instance in held.recorded:
+                    records.write(held.service, instance, keep)
+                    keep.add(instance)
 
     async def stop(self) -> None:
         """End the holder, after its workers."""

@@ -81,6 +81,11 @@ class Held:
         return not self.ended.done()
 
     @property
+    def recorded(self) -> tuple[str, ...]:
+        """Its instance, and those that it may have been followed by: all have to be on record."""
+        return (self.instance, *self._ordered)
+
+    @property
     def memory_limited(self) -> bool:
         """Whether the kernel keeps to the limit of memory; where it does not, somebody has to watch."""
         if self.cgroup is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -403,8 +404,12 @@ class Runner:
     async def _take_follower(self, instance: str, followed: Held) -> None:
         """Take over what the holder has started by the order that was left with it."""
         try:
+            if not self._files.snapshot.exists():
+                # A login manager has removed the runtime folder, say: it would run without its settings.
+                await self._end_follower(followed)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._files.snapshot))
             held = await followed.successor()
-        except (SpawnFailed, HolderFailed) as error:
+        except (SpawnFailed, HolderFailed, OSError) as error:
             self._not_spawned(instance, error)
             return
         self._note = Note.read(held.note).spawned(time.monotonic())

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,19 @@ async def test_the_actor_fails_after_the_death(rig: Rig) -> None:
     second = await rig.until(Lifecycle.STARTING, instance=first.instance)
     await asyncio.sleep(0)
     assert held(rig) == [second.instance]
+
+
+async def test_its_files_are_gone_by_then(rig: Rig) -> None:
+    """One without its settings is not left running; the next start writes them."""
+    first, _ = await provided(rig)
+    shutil.rmtree(rig.runtime / "services")
+    kill(first)
+    down = await rig.until(Lifecycle.BACKING_OFF)
+    assert "snapshot.json cannot be used" in down.reason
+    assert held(rig) == []
+    await rig.change(volume=1)
+    assert (await rig.ready()).restarts == 1
+    assert rig.snapshot().version == 2
 
 
 async def test_the_program_is_gone_by_then(rig: Rig) -> None:
