@@ -31,6 +31,8 @@ class Mask:
     def __init__(self, values: Iterable[str] = ()) -> None:
         # A value of mask characters alone cannot be hidden by a mask.
         self._values = frozenset(value for value in values if value.strip("*"))
+        # No form is shorter than the value, or the line of it, that it is a form of.
+        self._shortest = min((len(part) for value in self._values for part in _parts(value)), default=0)
 
     # What is looked for is made when something is looked at: 8 KiB for one value, and most workers are silent.
 
@@ -66,7 +68,7 @@ class Mask:
 
     def clean(self, text: str) -> str:
         # Hardly ever is there one; and as long as there is none, no pattern need be kept.
-        if not any(form in text for form in self._forms) or self._pattern is None:
+        if len(text) < self._shortest or not any(form in text for form in self._forms) or self._pattern is None:
             return text
         return self._pattern.sub(MASK, text)
 
@@ -108,15 +110,26 @@ def _in_json(form: str) -> bytes:
 
 
 def _all_forms(value: str) -> Iterator[str]:
+    whole = {value, plain(value)}
+    for each in _parts(value):
+        if each in whole:
+            yield from _forms(each)
+        else:
+            yield each
+            yield json.dumps(each)[1:-1]
+            yield json.dumps(each, ensure_ascii=False)[1:-1]
+
+
+def _parts(value: str) -> Iterator[str]:
+    """What is looked for: the value, and its lines where it has several. A tool may show a key line by line, but encodes it as a
+    whole. Its armour is no secret.
+    """
     for each in {value, plain(value)}:
-        yield from _forms(each)
+        yield each
         lines = each.splitlines()
         for line in lines if len(lines) > 1 else ():
-            # A tool may show a key line by line, but encodes it as a whole. Its armour is no secret.
             if len(line) >= SHORTEST_INSIDE_WORDS and not line.startswith("-----"):
                 yield line
-                yield json.dumps(line)[1:-1]
-                yield json.dumps(line, ensure_ascii=False)[1:-1]
 
 
 def _forms(value: str) -> Iterator[str]:

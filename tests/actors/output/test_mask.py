@@ -109,3 +109,10 @@ def test_the_fast_look_misses_none(secret: str, before: str) -> None:
     secret = secret.encode("utf-8", "replace").decode()
     before = before.encode("utf-8", "replace").decode()
     assert Mask([secret]).may_be_in(orjson.dumps([before + secret]))
+
+
+@given(st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=3))
+def test_no_form_is_shorter_than_what_it_is_a_form_of(values: list[str]) -> None:
+    """By that a text is known to hold none without looking."""
+    mask = Mask(values)
+    assert all(len(form) >= mask._shortest for form in mask._forms)
