@@ -66,6 +66,12 @@ _ALL: Final = (
         "The manifest has no service of that name.",
     ),
     Kind(
+        "unknown-profile",
+        404,
+        "Unknown profile",
+        "There is no profile of that name.",
+    ),
+    Kind(
         "method-not-allowed",
         405,
         "Method not allowed",
@@ -98,6 +104,18 @@ _ALL: Final = (
         409,
         "Not possible for this service",
         "The service has no worker that this could be asked of. Nothing was done.",
+    ),
+    Kind(
+        "profile-exists",
+        409,
+        "Name is taken",
+        "Another profile has that name: choose another one, or save with `replace`. Nothing was changed.",
+    ),
+    Kind(
+        "too-many-profiles",
+        409,
+        "Too many profiles",
+        "There are as many profiles as there can be: delete or replace one. Nothing was changed.",
     ),
     Kind(
         "precondition-failed",

@@ -1,6 +1,6 @@
 """What the routes stand on, handed over once by whoever wires the program."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -12,6 +12,7 @@ from schemas.changes import ChangeAccepted, ConfigChange
 from schemas.history import Difference, Point
 from schemas.manifest import Differences
 from schemas.plans import ChangePlan
+from schemas.profiles import Activated, Activation, Author, Compared, ProfileChange, ProfileEntry
 from schemas.records import HistoryEntry, HistoryQuery
 from schemas.restores import Restore, Restored
 from schemas.status import Outcome, Verb
@@ -97,6 +98,29 @@ class Restores(Protocol):
     def __call__(self, wanted: Restore, *, only_plan: bool) -> Awaitable[Restored]: ...
 
 
+class Profiles(Protocol):
+    """Keeps what is set now under names, and puts it in force again.
+
+    All raise `schemas.records.StoreUnavailable`, and the runtime's `Rejected` and `OutcomeUnknown`; all but `entries` and `save`
+    raise `schemas.profiles.UnknownProfile`, `save` and `change` its `ProfileExists`, `save` its `TooManyProfiles`. What writes
+    raises `schemas.changes.ReadOnly`, and `activate` `GroupRefused`, too.
+    """
+
+    def entries(self) -> Awaitable[tuple[ProfileEntry, ...]]: ...
+
+    def save(
+        self, name: str, *, description: str | None, services: Collection[str] | None, replace: bool, author: Author
+    ) -> Awaitable[ProfileEntry]: ...
+
+    def compared(self, name: str, author: Author) -> Awaitable[Compared]: ...
+
+    def change(self, wanted: ProfileChange) -> Awaitable[ProfileEntry]: ...
+
+    def delete(self, name: str, author: Author) -> Awaitable[None]: ...
+
+    def activate(self, wanted: Activation, *, only_plan: bool) -> Awaitable[Activated]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ApiState:
     """Reads are answered from `board`; `change` asks the actor of the service that the change names.
@@ -120,6 +144,7 @@ class ApiState:
     reload: Reload
     history: History
     restore: Restores
+    profiles: Profiles
     output: Callable[[str], Output | None]
     events: Events
     broker_pid: Callable[[], int | None] | None = None

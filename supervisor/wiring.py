@@ -34,7 +34,7 @@ from actors.holder import Held
 from actors.holding import Holding
 from actors.output import Output, Outputs
 from actors.runtime import Backoff, ChildSpec, Exit, Handle, Intensity, OutcomeUnknown, Ref, Rejected, Supervisor
-from actors.service import Commands, Fleet, OnWire, Restorer, ServiceActor, Surroundings, on_wire, waves
+from actors.service import Commands, Fleet, OnWire, Profiles, Restorer, ServiceActor, Surroundings, on_wire, waves
 from actors.signer import SignerActor
 from actors.vault import Vault
 from schemas.broker_address import BrokerAddress
@@ -682,6 +682,8 @@ class System:
             reload=self.reload,
             history=_LookingBack(self._history),
             restore=Restorer(self._handles, self._database, self._history, self._schema_of).restore,
+            # A reload makes another dictionary of handles.
+            profiles=Profiles(lambda: self._handles, self._database, self._schema_of),
             output=self._output,
             events=self._events,
             broker_pid=self._broker_pid if self._embedded else None,

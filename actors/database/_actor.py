@@ -10,6 +10,7 @@ from typing import Final, ParamSpec, TypeVar
 from actors.database._store import AUTOCHECKPOINT, Store
 from actors.database._thread import ConnectionThread
 from actors.runtime import Actor, Call, batched
+from schemas.profiles import Author, NewProfile, Profile, ProfileChange, ProfileEntry
 from schemas.records import (
     AccessEntry,
     CommitRequest,
@@ -97,6 +98,31 @@ class DatabaseActor(Actor):
             self._published[service] = max(version, self._published.get(service, version))
         if self._published and self._timer is None:
             self._timer = self.later(ACKNOWLEDGE_AFTER, self.write_acknowledgements)
+
+    async def profiles(self) -> tuple[ProfileEntry, ...]:
+        """All profiles by name, without what they hold."""
+        return await self._read(self._store.profiles)
+
+    async def profile(self, name: str) -> Profile:
+        """Give a whole profile. Raises `UnknownProfile`."""
+        return await self._read(self._store.profile, name)
+
+    async def save_profile(self, new: NewProfile) -> ProfileEntry:
+        """Save what services have set now, as of one moment.
+
+        Raises:
+            ProfileExists: and it shall not be replaced. TooManyProfiles: there is no room for another one.
+            UnknownService: there is no such row.
+        """
+        return await self._write(self._store.save_profile, new)
+
+    async def change_profile(self, wanted: ProfileChange) -> ProfileEntry:
+        """Rename a profile, or describe it anew. Raises `UnknownProfile`, `ProfileExists`."""
+        return await self._write(self._store.change_profile, wanted)
+
+    async def delete_profile(self, name: str, author: Author) -> None:
+        """Delete a profile. Raises `UnknownProfile`."""
+        await self._write(self._store.delete_profile, name, author)
 
     def status(self) -> DatabaseStatus:
         """How the last call found the store."""

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from actors.database import _read, _schema, _write
+from actors.database import _profiles, _read, _schema, _write
 from actors.database import statements as sql
 from actors.database._errors import is_full, unavailable
 from actors.database._files import Identity, secure
 from actors.database._transaction import Mark, T, Work, transact
+from schemas.profiles import Author, NewProfile, Profile, ProfileChange, ProfileEntry
 from schemas.records import (
     AccessEntry,
     CommitRequest,
@@ -126,10 +127,42 @@ class Store:
             together = None  # the disk may have room for those who want less
         return together or self._one_by_one([partial(_write.commit, request=request) for request in requests])
 
-    def _alone(self, work: Work[None]) -> None:
-        (failure,) = self._checked(self._one_by_one, [work])
-        if failure is not None:
-            raise failure
+    def profiles(self) -> tuple[ProfileEntry, ...]:
+        """All profiles by name."""
+        return self._look(_profiles.entries)
+
+    def profile(self, name: str) -> Profile:
+        """Give a whole profile."""
+        return self._look(partial(_profiles.profile, name=name))
+
+    def save_profile(self, new: NewProfile) -> ProfileEntry:
+        """Save the present as a profile."""
+        return self._alone(partial(_profiles.save, new=new))
+
+    def change_profile(self, wanted: ProfileChange) -> ProfileEntry:
+        """Rename it, or describe it anew."""
+        return self._alone(partial(_profiles.change, wanted=wanted))
+
+    def delete_profile(self, name: str, author: Author) -> None:
+        """Delete it."""
+        self._alone(partial(_profiles.delete, name=name, author=author))
+
+    def _look(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            self._identity.verify()
+            return read(self._connection)
+        except sqlite3.Error as error:
+            raise unavailable(error, self._path) from error
+        except ValueError as error:
+            raise StoreUnavailable(
+                f"The database {self._path} holds a profile that cannot be read ({error}); delete that", "corrupted"
+            ) from error
+
+    def _alone(self, work: Work[T]) -> T:
+        (outcome,) = self._checked(self._one_by_one, [work])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _one_by_one(self, works: Sequence[Work[T]]) -> Sequence[T | Exception]:
         return transact(self._connection, self._path, works)

@@ -192,6 +192,38 @@ UPSERT_PUBLICATION: Final = """
 """
 
 
+# Profiles. What one holds is `{service: {key: value}}`.
+
+_PROFILE_ENTRY: Final = """
+    profile_name, description,
+    iif(
+        json_valid(config_snapshot_json),
+        (SELECT json_group_array(key) FROM json_each(config_snapshot_json) WHERE typeof(key) = 'text'),
+        '[]'
+    ),
+    created_at, created_by, updated_at, updated_by
+"""
+SELECT_PROFILES: Final = f"SELECT {_PROFILE_ENTRY} FROM config_profiles ORDER BY profile_name"  # noqa: S608  # a constant
+SELECT_PROFILE: Final = f"SELECT {_PROFILE_ENTRY}, config_snapshot_json FROM config_profiles WHERE profile_name = ?"  # noqa: S608
+HAS_PROFILE: Final = "SELECT 1 FROM config_profiles WHERE profile_name = ?"
+COUNT_PROFILES: Final = "SELECT count(*) FROM config_profiles"
+UPSERT_PROFILE: Final = """
+    INSERT INTO config_profiles
+        (profile_name, description, config_snapshot_json, created_at, created_by, updated_at, updated_by)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (profile_name) DO UPDATE SET
+        description = coalesce(excluded.description, description),
+        config_snapshot_json = excluded.config_snapshot_json,
+        updated_at = excluded.updated_at, updated_by = excluded.updated_by
+"""
+UPDATE_PROFILE: Final = """
+    UPDATE config_profiles
+    SET profile_name = ?, description = coalesce(?, description), updated_at = ?, updated_by = ?
+    WHERE profile_name = ?
+"""
+DELETE_PROFILE: Final = "DELETE FROM config_profiles WHERE profile_name = ?"
+
+
 # History.
 
 

@@ -10,8 +10,20 @@ from actors.service._command import Commands
 from actors.service._decision import OnWire, on_wire
 from actors.service._fleet import Fleet
 from actors.service._group import change_together
+from actors.service._profiles import Profiles
 from actors.service._restore import Restorer
 from actors.service._start_order import waves
 from actors.service._surroundings import Surroundings
 
-__all__ = ["Commands", "Fleet", "OnWire", "Restorer", "ServiceActor", "Surroundings", "change_together", "on_wire", "waves"]
+__all__ = [
+    "Commands",
+    "Fleet",
+    "OnWire",
+    "Profiles",
+    "Restorer",
+    "ServiceActor",
+    "Surroundings",
+    "change_together",
+    "on_wire",
+    "waves",
+]

@@ -14,7 +14,7 @@ from api.responses import Finished
 from api.tokens import Identity, Tokens
 from schemas.states import Role
 
-Method = Literal["GET", "PUT", "PATCH", "POST"]
+Method = Literal["GET", "PUT", "PATCH", "POST", "DELETE"]
 Read = Callable[[Scope], Finished]
 """Answers a GET from memory: it neither waits nor asks, nor writes a line of log. The path's parameter is in the scope."""
 Change = Callable[[Scope, Receive], Awaitable[Finished]]

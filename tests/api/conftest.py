@@ -22,6 +22,7 @@ from api.routes.documentation import described_by
 from api.state import AccessLog
 from schemas.states import Role
 from tests.api.fake_history import FakeHistory
+from tests.api.fake_profiles import FakeProfiles
 from tests.api.fake_services import FakeServices
 
 READER, WRITER, ADMIN = "reader-token-000", "writer-token-000", "admin-token-0000"
@@ -73,6 +74,7 @@ def state_over(
         reload=services.workers.reload,
         history=FakeHistory(),
         restore=services.restore,
+        profiles=FakeProfiles(),
         output=services.workers.outputs.get,
         events=Events(),
         access_log=access_log,

@@ -23,6 +23,16 @@ from api.models import (
     ServiceList,
 )
 from api.problems import KINDS
+from api.profile_models import (
+    ActivateProfileBody,
+    ActivationAnswer,
+    ChangeProfileBody,
+    ProfileAnswer,
+    ProfileDeleted,
+    ProfileEntry,
+    ProfileList,
+    SaveProfileBody,
+)
 from api.restore_models import RestoreAnswer, RestoreBody
 from api.routes._service_documents import PUT
 from api.search_models import SearchAnswer, SearchBody
@@ -55,6 +65,12 @@ CALLS = [
     ("GET", "/api/config/history", Role.READ),
     ("GET", "/api/config/history/diff", Role.READ),
     ("POST", "/api/config/history/restore", Role.WRITE),
+    ("GET", "/api/config/profiles", Role.READ),
+    ("POST", "/api/config/profiles", Role.WRITE),
+    ("GET", "/api/config/profiles/{name}", Role.READ),
+    ("PUT", "/api/config/profiles/{name}", Role.WRITE),
+    ("DELETE", "/api/config/profiles/{name}", Role.WRITE),
+    ("PUT", "/api/config/profiles/{name}/activate", Role.WRITE),
     ("GET", "/api/services", Role.READ),
     ("GET", "/api/services/{service}", Role.READ),
     ("POST", "/api/services/{service}/start", Role.WRITE),
@@ -85,9 +101,13 @@ async def send(api: Running, method: str, path: str, token: str):
         content = {"json": {"query": "volume"}}
     if path.endswith("/restore"):
         content = {"json": {"revision": 1}}
+    if path.endswith("/activate"):
+        content = {"json": {}}
+    elif "/profiles" in path and method in {"POST", "PUT"}:
+        content = {"json": {"name": "Late"}}
     if path.endswith("/diff"):
         path += "?from=revision:1"
-    path = path.format(service="stt-worker")
+    path = path.format(service="stt-worker", name="Evening")
     async with api.client.stream(method, path, headers={"X-API-Token": token}, **content) as answer:
         # This one never ends.
         if path != "/api/events" or answer.status_code != 200:
@@ -138,8 +158,8 @@ async def test_every_operation_is_described(api: Running):
             assert "401" in statuses
         if "requestBody" in operation:
             assert {"408", "413", "415", "422"} <= statuses
-            # A search asks nobody.
-            assert ({"409", "504"} <= statuses) == (not path.endswith("/search"))
+            # A search asks nobody; a profile is put in force whatever was there before.
+            assert ({"409", "504"} <= statuses) == (not path.endswith(("/search", "/activate")))
             # Every token may read.
             assert ("403" in statuses) == (not path.endswith(("/plan", "/search")))
         assert ("404" in statuses) == ("{" in path)
@@ -173,6 +193,8 @@ async def test_the_examples_fit_their_models(api: Running):
             ConfigChangeBody, ChangeAnswer, CsrfToken, DetailedHealth, HealthReport, Me, ProblemDetails, ServiceConfig,
             PlanAnswer, ServiceList, ServiceDetails, ServiceDetailsList, CommandAnswer, CommandBody, ReloadAnswer, RestartAllBody,
             SearchAnswer, SearchBody, RestoreAnswer, RestoreBody, HistoryPage, HistoryDifference,
+            ActivateProfileBody, ActivationAnswer, ChangeProfileBody, ProfileAnswer, ProfileDeleted, ProfileEntry, ProfileList,
+            SaveProfileBody,
         )
     }  # fmt: skip
     for _, _, operation in operations(await document(api)):
@@ -204,7 +226,10 @@ async def test_what_has_no_model_has_the_type_of_its_example(api: Running):
 async def test_answers_are_open_and_bodies_are_closed(api: Running):
     schemas = (await document(api))["components"]["schemas"]
     closed = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
-    assert closed == {"ConfigChangeBody", "CommandBody", "RestartAllBody", "RestoreBody", "SearchBody"}
+    assert closed == {
+        "ConfigChangeBody", "CommandBody", "RestartAllBody", "RestoreBody", "SearchBody",
+        "ActivateProfileBody", "ChangeProfileBody", "SaveProfileBody",
+    }  # fmt: skip
     rollout = schemas["ChangeAnswer"]["properties"]["rollout"]
     assert {choice["type"] for choice in rollout["anyOf"]} == {"object", "null"}
     assert "rollout" in schemas["ChangeAnswer"]["required"]
