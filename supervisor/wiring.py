@@ -681,7 +681,7 @@ class System:
             command=self._commands,
             reload=self.reload,
             history=_LookingBack(self._history),
-            restore=Restorer(self._handles, self._database, self._history, self._schema_of).restore,
+            restore=Restorer(lambda: self._handles, self._database, self._history, self._schema_of).restore,
             # A reload makes another dictionary of handles.
             profiles=Profiles(lambda: self._handles, self._database, self._schema_of),
             output=self._output,

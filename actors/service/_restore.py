@@ -16,11 +16,12 @@ class Restorer:
 
     def __init__(
         self,
-        services: Mapping[str, Handle[ServiceActor]],
+        services: Callable[[], Mapping[str, Handle[ServiceActor]]],
         database: Handle[DatabaseActor],
         history: Handle[HistoryActor],
         schema_of: Callable[[str], ServiceSchema | None],
     ) -> None:
+        """`services` and `schema_of` are asked each time: a reload brings others."""
         self._services = services
         self._database = database
         self._history = history
@@ -41,10 +42,11 @@ class Restorer:
         else:
             assert wanted.service is not None
             past = await self._history.ask(HistoryActor.undone, wanted.service, wanted.entries)
+        services = self._services()
         changes, left_out = [], {}
         for each in past:
             schema = self._schema_of(each.service)
-            if schema is None or each.service not in self._services:
+            if schema is None or each.service not in services:
                 continue
             changes.append(_change(wanted, each, schema))
             if gone := tuple(key for key in each.values if key not in schema.fields or key in schema.secret_keys):
@@ -52,10 +54,10 @@ class Restorer:
         names = {change.service for change in changes}
         secrets = {str(each.service): each.secrets for each in past if each.secrets and each.service in names}
         if only_plan:
-            plans = [await self._services[change.service].ask(ServiceActor.plan, change) for change in changes]
+            plans = [await services[change.service].ask(ServiceActor.plan, change) for change in changes]
             told = tuple(plan for plan in plans if plan.changes or plan.errors)
             return Restored(GroupAccepted(None, {}), told, left_out, secrets)
-        made = await change_together(self._services, self._database, changes)
+        made = await change_together(services, self._database, changes)
         return Restored(made, (), left_out, secrets)
 
 

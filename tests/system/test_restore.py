@@ -97,6 +97,17 @@ def test_all_services_go_back_to_a_revision_in_one_transaction(supervised: Progr
     assert volume(supervised) == (7, 80)
 
 
+def test_a_service_that_came_with_a_reload(program: Make) -> None:
+    it = program('[services.router]\nkind = "config-only"\n').start()
+    (it.folder / "services.toml").write_text(MANIFEST)
+    with it.client() as client:
+        assert client.post("/api/reload").status_code == 200
+    for number in (40, 60):
+        assert it.put("tts-worker", volume_percent=number).status_code == 200
+    assert restore(it, service="tts-worker", version=2).json()["revision"] is not None
+    assert volume(it) == (4, 40)
+
+
 def test_a_moment(supervised: Program) -> None:
     moment = next(each["changed_at"] for each in entries(supervised) if each["new_value"] == 60)
     assert restore(supervised, service="tts-worker", timestamp=moment).status_code == 200
