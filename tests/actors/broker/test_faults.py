@@ -106,7 +106,7 @@ async def test_garbage_is_closed_at_once(any_shared_broker, data):
 @fault(stock="waited for without end")
 @not_mosquitto  # it waits for 90 seconds (seen: 93)
 async def test_a_connect_that_does_not_come_is_not_waited_for(any_broker_with):
-    broker = any_broker_with(limits=Limits(connect_seconds=0.2))
+    broker = any_broker_with(limits=Limits(connect_seconds=1.0))
     data = connect_packet(STT)
     async with RawClient.dial(broker) as silent, RawClient.dial(broker) as slow:
         slow.send(data[:-1])

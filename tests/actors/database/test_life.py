@@ -27,7 +27,7 @@ from tests.actors.database.support import (
 )
 from tests.support import eventually
 
-DEADLINE = 20
+DEADLINE = 30
 
 
 async def test_a_new_store_is_empty_and_keeps_its_epoch(start: Starter) -> None:

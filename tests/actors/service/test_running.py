@@ -458,9 +458,11 @@ async def test_the_runtime_folder_vanishes(rig: Rig, impatient: None) -> None:
     before = await rig.until(Lifecycle.STARTING)
     await rig.change(pin="1234")
     await eventually(lambda: rig.wanted_version() == 2)
+    await handled(rig)  # whoever removes a folder while it is written to is told that it is not empty
     shutil.rmtree(rig.runtime)
     await rig.change(pin="5678")  # live: written while it runs
     await eventually(lambda: rig.wanted_version() == 3)
+    await handled(rig)
     assert (rig.credentials / "pin").read_text() == "5678"
     shutil.rmtree(rig.runtime)
     assert before.pid is not None
