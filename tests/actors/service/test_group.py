@@ -130,7 +130,8 @@ async def test_groups_and_single_changes_cross(services: Services) -> None:
 
     async with asyncio.timeout(60):
         done = [each for each in await asyncio.gather(*(one(number) for number in range(1, 101))) if each]
-    assert len(done) > 50
+    # How many groups are refused, since others had the services all the time, is a matter of speed.
+    assert {len(each) for each in done} == {1, 2, 3}
     made = Counter(name for each in done for name in each)
     await eventually(lambda: {name: services.shown(name)[0] - 1 for name in names} == dict(made))
     entries = services.history()
