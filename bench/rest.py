@@ -29,10 +29,16 @@ def put(run: Run) -> Iterator[Row]:
     few, tail = run.count(300), run.count(LATENCIES)
     with contextlib.ExitStack() as stack:
         clients = stack.enter_context(Clients(run.folder))
-        mqtt = stack.enter_context(broker(run.folder / "mosquitto"))
         etcd = stack.enter_context(Etcd(run.folder / "etcd"))
+        # Each with a broker of its own: the workers of one would get, and refuse, what the others publish.
         six, many, working = (
-            stack.enter_context(Ours(run.folder / name, services, MQTT_URL=mqtt.url))
+            stack.enter_context(
+                Ours(
+                    run.folder / name,
+                    services,
+                    MQTT_URL=stack.enter_context(broker(run.folder / f"mosquitto-{name}")).url,
+                )
+            )
             for name, services in (
                 ("6", manifest()),
                 ("106", manifest(more=100)),
