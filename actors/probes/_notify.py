@@ -56,7 +56,10 @@ def read_notice(message: bytes) -> Notice:
 
 
 class NotifySocket:
-    """Open from before a worker's start until its end. `on_notice` is called on the loop."""
+    """Open from before a worker's start until its end. `on_notice` is called on the loop, once somebody `listen`s.
+
+    What is sent before waits in the socket: a worker may say that it is ready before its supervisor knows that it has started.
+    """
 
     def __init__(self, path: Path, on_notice: Callable[[Notice], None], *, mark: str, user: int | None = None) -> None:
         """Bind the socket; what lay at `path` before is removed.
@@ -76,7 +79,7 @@ class NotifySocket:
             )
         self.path = path
         self.leader: int | None = None
-        """The worker's first process, once it is known: of it nothing has to be looked up."""
+        """The worker's first process: of it nothing has to be looked up."""
         self._on_notice: Callable[[Notice], None] | None = on_notice
         self._mark = mark.encode()
         self._users = {os.geteuid(), 0, os.geteuid() if user is None else user}
@@ -95,6 +98,10 @@ class NotifySocket:
         except OSError:
             self._socket.close()
             raise
+
+    def listen(self, leader: int | None) -> None:
+        """Tell what has been sent, and what will be."""
+        self.leader = leader
         Context().run(self._loop.add_reader, self._socket, self._read)
 
     def close(self) -> None:

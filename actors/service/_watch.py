@@ -73,13 +73,13 @@ class Watch:
         """The process is there. `ready`: it was so already, under an earlier supervisor."""
         if self._closed or self._probe is not None:
             return
-        if self._socket is not None:
-            self._socket.leader = pid
         if ready:
             self._go_on()
         else:
             self._probe = make_probe(self._service.readiness, self._readiness, self._command)
             self._probe.start()
+        if self._socket is not None and not self._closed:
+            self._socket.listen(pid)
 
     def heard(self, ok: bool, text: str) -> None:
         """Take what it said on its health topic."""

@@ -52,6 +52,7 @@ class Heard(list[Notice]):
 async def heard(tmp_path: Path) -> AsyncIterator[tuple[NotifySocket, Heard]]:
     notices = Heard()
     notify = NotifySocket(tmp_path / "n", notices.append, mark=MARK)
+    notify.listen(None)
     yield notify, notices
     notify.close()
     notify.close()
@@ -182,12 +183,27 @@ async def test_a_flood_leaves_time_for_others(heard: tuple[NotifySocket, Heard],
 async def test_closed_by_whom_it_tells(tmp_path: Path) -> None:
     notices: list[Notice] = []
     notify = NotifySocket(tmp_path / "n", lambda notice: (notices.append(notice), notify.close()), mark=MARK)  # type: ignore[arg-type, func-returns-value]
-    notify.leader = os.getpid()
+    notify.listen(os.getpid())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         for _ in range(3):
             sender.sendto(b"READY=1", str(notify.path))
         await eventually(lambda: notices)
     assert len(notices) == 1
+
+
+async def test_what_is_sent_before_anybody_listens_waits(tmp_path: Path) -> None:
+    """A worker may be ready before its supervisor knows that it has started."""
+    notices: list[Notice] = []
+    notify = NotifySocket(tmp_path / "n", notices.append, mark=MARK)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"READY=1", str(notify.path))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert notices == []
+        notify.listen(os.getpid())
+        await eventually(lambda: notices)
+    notify.close()
+    assert notices == [Notice(ready=True)]
 
 
 async def test_what_lay_there_is_replaced_and_a_long_path_refused(tmp_path: Path) -> None:
