@@ -58,7 +58,7 @@ def environment_of(pid: int) -> dict[str, str]:
         OSError: it has gone, or is none that was executed.
     """
     process = Path(f"/proc/{pid}")
-    text, deadline = (process / "environ").read_bytes(), time.monotonic() + 30
+    text, deadline = (process / "environ").read_bytes(), time.monotonic() + 2
     while not text and time.monotonic() < deadline:
         (process / "exe").readlink()
         time.sleep(0.001)
